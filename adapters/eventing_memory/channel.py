@@ -1,0 +1,360 @@
+"""One reference-counted log per channel, a cursor per subscription.
+
+The log is a singly linked list of records. A cursor holds the last record it has handed out, so a record lives exactly as
+long as some cursor has still to pass it: Python's reference counts are the log's. Publishing costs one record whatever the
+number of subscriptions; a subscription that is up to date costs a wake-up.
+
+Bounds (docs/architecture.md, "Channels"): each cursor may lag by `max_events` or `max_bytes`; beyond it that subscription's
+oldest event that is not being attempted is evicted with reason Overflow. With the annotation
+`eventing-mesh.dev/overflow: refuse` the publisher gets ChannelFullError instead; otherwise it gets that only when the
+process-wide byte budget is gone.
+"""
+
+import asyncio
+import heapq
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from eventing.channels import Budget, Capabilities, Consumer, Lag, Lease, Order
+from eventing.errors import ChannelFullError, ChannelUnavailableError, EventTooLargeError
+from eventing.event import Event
+from eventing.resources.kinds import Object
+
+__all__ = ["MAX_BYTES", "MAX_EVENTS", "OVERFLOW_ANNOTATION", "MemoryChannel"]
+
+MAX_EVENTS: Final = 10_000
+MAX_BYTES: Final = 16 << 20
+OVERFLOW_ANNOTATION: Final = "eventing-mesh.dev/overflow"  # drop-oldest (default) | refuse
+# What an event weighs besides its data: attributes, head, record. Measured at 0.5 KB of data: 1,376 B in all
+# (reference: hot path, "Memory").
+EVENT_OVERHEAD: Final = 880
+
+_ORDERS: Final = frozenset({Order.NONE, Order.SUBSCRIPTION})
+
+
+class Record:
+    """One stored event. `number` counts from 1; `end` is the number of bytes stored up to and including it."""
+
+    __slots__ = ("_budget", "end", "event", "following", "number", "size", "stored")
+
+    def __init__(self, event: Event, number: int, size: int, end: int, stored: float, budget: Budget) -> None:
+        self.event = event
+        self.number = number
+        self.size = size
+        self.end = end
+        self.stored = stored
+        self.following: Record | None = None
+        self._budget = budget
+        budget.used += size
+
+    def __del__(self) -> None:
+        self._budget.used -= self.size
+
+
+class MemoryLease(Lease):
+    """A lease on a record."""
+
+    __slots__ = ("record",)
+
+    def __init__(self, record: Record) -> None:
+        self.event = record.event
+        self.stored = record.stored
+        self.deliveries = 0
+        self.expires = None
+        self.note = b""
+        self.lost = False
+        self.record = record
+
+
+class MemoryChannel:
+    """The open channel. Everything happens in the calls; there is no task."""
+
+    def __init__(
+        self,
+        channel: Object,
+        *,
+        budget: Budget,
+        clock: Callable[[], float],
+        max_events: int = MAX_EVENTS,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self.capabilities = Capabilities(
+            durable=False, orders=_ORDERS, replay=False, atomic_batch=True, max_event_bytes=max_bytes - EVENT_OVERHEAD
+        )
+        self.max_events = max_events
+        self.max_bytes = max_bytes
+        self.clock = clock
+        self.tail = Record(Event({}), 0, 0, 0, clock(), budget)
+        self._budget = budget
+        self._cursors: dict[str, MemoryCursor] = {}
+        self._sleeping: list[MemoryCursor] = []
+        self._closed = False
+        self._refuse = False
+        # Up to these counts of the log no cursor can be beyond its bound; so a publish compares two numbers and is done.
+        self._clear_number = max_events
+        self._clear_end = max_bytes
+        # Beyond half of its bound at the last look at all cursors: looked at on each publish until the next look at all.
+        self._near: list[MemoryCursor] = []
+        self._scan_number = max_events // 2
+        self._scan_end = max_bytes // 2
+        self.configure(channel)
+
+    def configure(self, channel: Object) -> None:
+        annotations = channel["metadata"].get("annotations") or {}
+        self._refuse = annotations.get(OVERFLOW_ANNOTATION) == "refuse"
+
+    def publish(self, events: Sequence[Event]) -> asyncio.Future[None] | None:
+        if self._closed:
+            raise ChannelUnavailableError("the channel is closed")
+        if not self._cursors:
+            return None  # due to nobody
+        sizes = [len(event.data) + len(event.structured or b"") + EVENT_OVERHEAD for event in events]
+        total = sum(sizes)
+        if total > self.max_bytes or len(events) > self.max_events:
+            raise EventTooLargeError(f"{total} bytes do not fit the channel's bound of {self.max_bytes} bytes")
+        if self._budget.used + total > self._budget.limit:
+            raise ChannelFullError(f"all channels together hold {self._budget.used} bytes, the limit is {self._budget.limit}")
+        tail = self.tail
+        if tail.number + len(events) > self._clear_number or tail.end + total > self._clear_end:
+            self._make_room(len(events), total)
+        now = self.clock()
+        budget = self._budget
+        number, end = tail.number, tail.end
+        for event, size in zip(events, sizes, strict=True):
+            number += 1
+            end += size
+            record = Record(event, number, size, end, now, budget)
+            tail.following = record
+            tail = record
+        self.tail = tail
+        if self._sleeping:
+            sleeping, self._sleeping = self._sleeping, []
+            for cursor in sleeping:
+                cursor.wake()
+        return None
+
+    def _make_room(self, count: int, size: int) -> None:
+        """Bring every cursor within its bound, or refuse the batch: an event is admitted for all or for none."""
+        tail = self.tail
+        if tail.number + count > self._scan_number or tail.end + size > self._scan_end:
+            half_events, half_bytes = self.max_events // 2, self.max_bytes // 2
+            self._near = [c for c in self._cursors.values() if c.exceeds(count, size, half_events, half_bytes)]
+            self._scan_number = tail.number + half_events
+            self._scan_end = tail.end + half_bytes
+        over = [cursor for cursor in self._near if cursor.exceeds(count, size, self.max_events, self.max_bytes)]
+        if over and self._refuse:
+            raise ChannelFullError("a subscription is behind by the channel's bound, and the channel refuses on overflow")
+        for cursor in over:
+            while cursor.exceeds(count, size, self.max_events, self.max_bytes) and cursor.evict("Overflow"):
+                pass
+        self._clear_number = 0 if self._near else self._scan_number
+        self._clear_end = 0 if self._near else self._scan_end
+
+    def attach(self, subscription_uid: str, consumer: Consumer, *, order: Order = Order.NONE) -> "MemoryCursor":
+        if subscription_uid in self._cursors:
+            raise ValueError(f"subscription {subscription_uid} is attached already")
+        cursor = MemoryCursor(self, subscription_uid, consumer)
+        cursor.reorder(order)
+        self._cursors[subscription_uid] = cursor
+        self._sleeping.append(cursor)
+        return cursor
+
+    def detached(self, uid: str, cursor: "MemoryCursor") -> None:
+        del self._cursors[uid]
+        self._near = [near for near in self._near if near is not cursor]
+        self._sleeping = [sleeping for sleeping in self._sleeping if sleeping is not cursor]
+
+    def sleeps(self, cursor: "MemoryCursor") -> None:
+        """The cursor found the log empty: the next publish wakes it."""
+        self._sleeping.append(cursor)
+
+    async def aclose(self, deadline: float) -> None:
+        self._closed = True
+        for cursor in list(self._cursors.values()):
+            await cursor.detach(deadline)
+
+
+class MemoryCursor:
+    """A place in the log, and what is out, given back or deferred."""
+
+    def __init__(self, channel: MemoryChannel, uid: str, consumer: Consumer) -> None:
+        self._channel = channel
+        self._uid = uid
+        self._consumer = consumer
+        self._ordered = False
+        self._place = channel.tail  # the last record handed out
+        self._out: dict[int, MemoryLease] = {}  # leases with the consumer, by record number
+        self._back: list[tuple[int, MemoryLease]] = []  # due again: a heap by record number
+        self._deferred: list[tuple[float, int, MemoryLease]] = []  # a heap by time
+        self._held_events = 0  # out, back and deferred
+        self._held_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._asleep = True
+        self._paused = False
+        self._detached = False
+
+    def take(self, most: int) -> list[MemoryLease]:
+        leases: list[MemoryLease] = []
+        if self._paused or self._detached:
+            return leases
+        if self._ordered:
+            if self._out or self._deferred:
+                return leases  # C-20; `settle` and the timer wake
+            most = min(most, 1)
+        out = self._out
+        while self._back and len(leases) < most:
+            number, lease = heapq.heappop(self._back)
+            out[number] = lease
+            leases.append(lease)
+        place = self._place
+        while len(leases) < most and (following := place.following) is not None:
+            place = following
+            lease = MemoryLease(place)
+            out[place.number] = lease
+            self._held_events += 1
+            self._held_bytes += place.size
+            leases.append(lease)
+        self._place = place
+        if not leases and not self._asleep:
+            self._asleep = True
+            self._channel.sleeps(self)
+        return leases
+
+    def wake(self) -> None:
+        self._asleep = False
+        if not self._paused:
+            self._consumer.wake()
+
+    def _wake_soon(self) -> None:
+        asyncio.get_running_loop().call_soon(self._consumer.wake)
+
+    def _ends(self, lease: MemoryLease) -> bool:
+        """Whether the lease was live; it is not any more."""
+        number = lease.record.number
+        if self._out.get(number) is not lease:
+            return False
+        del self._out[number]
+        return True
+
+    def settle(self, lease: MemoryLease) -> bool:
+        record = lease.record
+        if not self._ends(lease):
+            return False
+        self._held_events -= 1
+        self._held_bytes -= record.size
+        if self._ordered:
+            self._wake_soon()
+        return True
+
+    def release(self, lease: MemoryLease) -> bool:
+        number = lease.record.number
+        if not self._ends(lease):
+            return False
+        heapq.heappush(self._back, (number, self._again(lease, b"")))
+        self._wake_soon()
+        return True
+
+    def defer(self, lease: MemoryLease, until: float, note: bytes = b"") -> bool:
+        number = lease.record.number
+        if not self._ends(lease):
+            return False
+        heapq.heappush(self._deferred, (until, number, self._again(lease, note)))
+        self._set_timer()
+        return True
+
+    def _again(self, lease: MemoryLease, note: bytes) -> MemoryLease:
+        again = MemoryLease(lease.record)
+        again.deliveries = lease.deliveries + 1
+        again.note = note
+        return again
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._deferred:
+            loop = asyncio.get_running_loop()
+            wait = max(0.0, self._deferred[0][0] - self._channel.clock())
+            self._timer = loop.call_later(wait, self._deferred_due)
+
+    def _deferred_due(self) -> None:
+        self._timer = None
+        now = self._channel.clock()
+        due = False
+        while self._deferred and self._deferred[0][0] <= now:
+            _, number, lease = heapq.heappop(self._deferred)
+            heapq.heappush(self._back, (number, lease))
+            due = True
+        self._set_timer()
+        if due and not self._paused:
+            self._consumer.wake()
+
+    def reorder(self, order: Order) -> None:
+        if order not in self._channel.capabilities.orders:
+            raise ValueError(f"an InMemoryChannel keeps no order per {order.value}")
+        self._ordered = order is Order.SUBSCRIPTION
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        self._wake_soon()
+
+    def lag(self) -> Lag:
+        tail, place = self._channel.tail, self._place
+        now = self._channel.clock()
+        stored = [lease.stored for lease in self._out.values()]
+        stored += [lease.stored for _, lease in self._back]
+        stored += [lease.stored for _, _, lease in self._deferred]
+        if place.following is not None:
+            stored.append(place.following.stored)
+        return Lag(
+            events=tail.number - place.number + self._held_events,
+            bytes=tail.end - place.end + self._held_bytes,
+            oldest_s=now - min(stored) if stored else None,
+            as_of=now,
+        )
+
+    def exceeds(self, count: int, size: int, events: int, bytes_: int) -> bool:
+        tail, place = self._channel.tail, self._place
+        return (
+            tail.number - place.number + self._held_events + count > events
+            or tail.end - place.end + self._held_bytes + size > bytes_
+        )
+
+    def evict(self, reason: str) -> bool:
+        """Let go of the oldest event that is not being attempted. False: there is none."""
+        if self._back:
+            _, lease = heapq.heappop(self._back)
+        elif self._deferred:
+            # Deferred earliest is stored earliest but for jitter, and needs no second heap.
+            _, _, lease = heapq.heappop(self._deferred)
+        elif (following := self._place.following) is not None:
+            self._place = following
+            self._consumer.evicted(MemoryLease(following), reason)
+            return True
+        else:
+            return False
+        self._held_events -= 1
+        self._held_bytes -= lease.record.size
+        self._consumer.evicted(lease, reason)
+        return True
+
+    async def detach(self, deadline: float, *, discard: str = "") -> None:
+        if self._detached:
+            return
+        while discard and self.evict(discard):
+            pass
+        self._detached = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for lease in self._out.values():
+            lease.lost = True
+        self._out.clear()
+        self._back.clear()
+        self._deferred.clear()
+        self._held_events = self._held_bytes = 0
+        self._place = self._channel.tail
+        self._channel.detached(self._uid, self)

@@ -1,0 +1,48 @@
+"""What the mesh gets from this back end: its kind, its (empty) provision half, its channels."""
+
+from collections.abc import Callable, Mapping
+
+from eventing.channels import Budget, Channel, Provisioned, Provisioner
+from eventing.resources.kinds import Kind, Object
+
+__all__ = ["MemoryChannelFactory"]
+
+
+class MemoryProvisioner:
+    """Nothing to make: the channel exists where a data-plane process has applied its object."""
+
+    async def ensure(self, channel: Object) -> Provisioned:
+        return Provisioned(ready=True)
+
+    async def remove(self, channel: Object) -> None:
+        """Nothing was made."""
+
+    async def ensure_subscription(self, channel: Object, subscription_uid: str) -> Provisioned:
+        return Provisioned(ready=True)
+
+    async def remove_subscription(self, channel: Object, subscription_uid: str) -> None:
+        """Nothing was made."""
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+class MemoryChannelFactory:
+    """The factory named by the entry point. The kind's schema and the channel are imported when first asked for: the data
+    plane needs no schema, the control plane no channel."""
+
+    name = "memory"
+
+    @property
+    def kind(self) -> Kind:
+        from eventing_memory.kind import IN_MEMORY_CHANNEL
+
+        return IN_MEMORY_CHANNEL
+
+    def provisioner(self, config: Mapping[str, str]) -> Provisioner:
+        return MemoryProvisioner()
+
+    def open(self, channel: Object, *, budget: Budget, clock: Callable[[], float]) -> Channel:
+        from eventing_memory.channel import MemoryChannel
+
+        return MemoryChannel(channel, budget=budget, clock=clock)

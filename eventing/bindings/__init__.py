@@ -1,0 +1,1 @@
+"""Pure functions between an Event and the messages of a transport (CloudEvents protocol bindings)."""

@@ -1,0 +1,246 @@
+"""The HTTP binding: an HTTP message to Events and back (CloudEvents HTTP Protocol Binding 1.0.2).
+
+Header names are classified once, through a bounded table that the parsers of `eventing.wire` share: what an attribute is
+called, and the bytes with which its line starts. The head of an event is built once, when the event is decoded, from the
+bytes as they came.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from eventing.bindings.json_format import (
+    BATCH_MEDIA_TYPE,
+    STRUCTURED_MEDIA_TYPE,
+    decode_batch,
+    decode_structured,
+    encode_structured,
+)
+from eventing.errors import Fault, InvalidEventError
+from eventing.event import Event, check_attributes
+
+__all__ = [
+    "HeaderName",
+    "HeaderNames",
+    "Headers",
+    "UnsupportedFormatError",
+    "binary_head",
+    "decode",
+    "decode_reply",
+    "event_head",
+    "in_format",
+    "payload",
+    "structured_head",
+    "with_attributes",
+]
+
+Headers = Sequence[tuple["HeaderName", bytes]]
+
+NAMES_MAX: Final = 4096  # distinct spellings kept; names come from outside, so the table must not grow with them
+_ATTRIBUTE_NAME = re.compile(r"[a-z0-9]+")
+# What a hop passes on besides the event itself: Knative's dispatcher, reference "Headers"; and W3C trace context.
+_TRAVELLING = frozenset({"traceparent", "tracestate", "x-request-id"})
+_TRAVELLING_PREFIXES = ("knative-", "x-b3-")
+# HTTP binding §3.1.3.2: printable ASCII except space, double quote and percent is sent as it is.
+_ENCODED = re.compile(rb'[^\x21\x23\x24\x26-\x7e]')
+
+
+class UnsupportedFormatError(InvalidEventError):
+    """The content type announces an event format that is not read here (415)."""
+
+
+class HeaderName:
+    """A header name, classified. `attribute` is set for `ce-…`, `travels` for what goes along with the event."""
+
+    __slots__ = ("attribute", "line", "lower", "travels")
+
+    def __init__(self, name: bytes) -> None:
+        self.lower = name.lower()
+        self.line = self.lower + b": "
+        text = self.lower.decode("ascii", "replace")
+        self.attribute = text[3:] if text.startswith("ce-") else None
+        self.travels = text in _TRAVELLING or text.startswith(_TRAVELLING_PREFIXES)
+
+    def __repr__(self) -> str:
+        return f"HeaderName({self.lower!r})"
+
+
+class HeaderNames(dict[bytes, HeaderName]):
+    """The bounded table: spelling as sent → HeaderName. A lookup of a known spelling costs one dict access."""
+
+    def __missing__(self, name: bytes) -> HeaderName:
+        header = HeaderName(name)
+        if len(self) < NAMES_MAX and len(name) <= 64:
+            self[name] = header
+        return header
+
+
+def decode(headers: Headers, body: bytes) -> list[Event]:
+    """The events of one HTTP request, validated; one, unless the request is a batch.
+
+    Raises InvalidEventError naming every fault, UnsupportedFormatError for an event format other than JSON.
+    """
+    content_type = b""
+    for name, value in headers:
+        if name.lower == b"content-type":
+            content_type = value
+            break
+    if content_type[:23].lower() == b"application/cloudevents":
+        return _decode_formatted(headers, content_type, body)
+    return [_decode_binary(headers, body)]
+
+
+def decode_reply(headers: Headers, body: bytes) -> Event | None:
+    """The event in a response, or None where the response holds none (Knative: a body that is no event is discarded)."""
+    for name, value in headers:
+        if name.attribute == "specversion" or (
+            name.lower == b"content-type" and value[:28].lower().startswith(STRUCTURED_MEDIA_TYPE)
+        ):
+            events = decode(headers, body)
+            return events[0] if len(events) == 1 else None
+    return None
+
+
+def _decode_binary(headers: Headers, body: bytes) -> Event:
+    attributes: dict[str, str] = {}
+    lines: list[bytes] = []
+    travelling: list[tuple[bytes, bytes]] = []
+    for name, value in headers:
+        attribute = name.attribute
+        if attribute is not None:
+            if attribute in attributes:
+                raise InvalidEventError([Fault(f"ce-{attribute}", "header is given twice")])
+            if attribute == "datacontenttype":
+                raise InvalidEventError([Fault("ce-datacontenttype", "is sent as Content-Type in binary mode")])
+            attributes[attribute] = _attribute_value(attribute, value)
+            lines += (name.line, value, b"\r\n")
+        elif name.lower == b"content-type":
+            if value:
+                attributes["datacontenttype"] = _attribute_value("datacontenttype", value)
+                lines += (b"content-type: ", value, b"\r\n")
+        elif name.travels:
+            travelling.append((name.lower, value))
+            lines += (name.line, value, b"\r\n")
+    try:
+        check_attributes(attributes)
+    except InvalidEventError as error:
+        raise InvalidEventError([Fault(_header_of(fault.field), fault.message) for fault in error.faults]) from None
+    for attribute in attributes:
+        if not _ATTRIBUTE_NAME.fullmatch(attribute):
+            raise InvalidEventError([Fault(f"ce-{attribute}", "attribute names consist of lower-case letters and digits")])
+    event = Event(attributes, body, headers=tuple(travelling))
+    lines.append(b"content-length: %d\r\n\r\n" % len(body))
+    event.wire = b"".join(lines)
+    return event
+
+
+def _header_of(attribute: str) -> str:
+    return "content-type" if attribute == "datacontenttype" else f"ce-{attribute}"
+
+
+def _decode_formatted(headers: Headers, content_type: bytes, body: bytes) -> list[Event]:
+    media_type = content_type.partition(b";")[0].strip().lower()
+    if media_type == STRUCTURED_MEDIA_TYPE:
+        events = [decode_structured(body)]
+    elif media_type == BATCH_MEDIA_TYPE:
+        events = decode_batch(body)
+    else:
+        shown = media_type.decode("ascii", "replace")
+        raise UnsupportedFormatError(
+            [Fault("Content-Type", f"event format {shown!r} is not supported; use application/cloudevents+json")]
+        )
+    charset = re.search(rb"charset=\"?([^\s;\"]+)", content_type, re.IGNORECASE)
+    if charset and charset[1].lower() not in {b"utf-8", b"utf8", b"us-ascii"}:
+        raise UnsupportedFormatError([Fault("Content-Type", "JSON events are UTF-8; other charsets are not supported")])
+    travelling = tuple((name.lower, value) for name, value in headers if name.travels)
+    for event in events:
+        event.headers = travelling
+        event.wire = structured_head(event)
+    return events
+
+
+def _attribute_value(attribute: str, value: bytes) -> str:
+    """HTTP binding §3.1.3.2: strip double quotes, then decode percent escapes, both only where there are any."""
+    try:
+        if value.isascii() and b"%" not in value and not value.startswith(b'"'):
+            return value.decode("ascii")
+        if len(value) >= 2 and value.startswith(b'"') and value.endswith(b'"') and attribute != "datacontenttype":
+            value = re.sub(rb"\\(.)", rb"\1", value[1:-1])
+        if attribute == "datacontenttype":
+            return value.decode()
+        return unquote_to_bytes(value).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidEventError([Fault(f"ce-{attribute}", "is not UTF-8")]) from error
+
+
+def _encode_value(value: str) -> bytes:
+    return _ENCODED.sub(lambda match: b"%%%02X" % match[0][0], value.encode())
+
+
+def event_head(event: Event) -> bytes:
+    """The lines of the event's head and the blank line that ends them: from the cache, else built and cached.
+
+    Content mode as received. A structured event keeps its bytes; a binary one its attributes as `ce-` lines.
+    """
+    if event.wire is None:
+        event.wire = structured_head(event) if event.structured is not None else binary_head(event)
+    return event.wire
+
+
+def binary_head(event: Event) -> bytes:
+    """The head of the event in binary mode, whatever mode it came in."""
+    lines: list[bytes] = []
+    for name, value in event.attributes.items():
+        if name == "datacontenttype":
+            lines += (b"content-type: ", _clean(value.encode()), b"\r\n")
+        else:
+            lines += (b"ce-", name.encode(), b": ", _encode_value(value), b"\r\n")
+    lines += _travelling_lines(event)
+    lines.append(b"content-length: %d\r\n\r\n" % len(event.data))
+    return b"".join(lines)
+
+
+def structured_head(event: Event) -> bytes:
+    """The head of an event whose payload is `event.structured`."""
+    length = len(event.structured or b"")
+    lines = [b"content-type: application/cloudevents+json; charset=utf-8\r\n", *_travelling_lines(event)]
+    lines.append(b"content-length: %d\r\n\r\n" % length)
+    return b"".join(lines)
+
+
+def _travelling_lines(event: Event) -> Iterable[bytes]:
+    return (name + b": " + value + b"\r\n" for name, value in event.headers)
+
+
+def _clean(value: bytes) -> bytes:
+    return re.sub(rb"[\x00-\x1f\x7f]", b" ", value)
+
+
+def payload(event: Event) -> bytes:
+    """What follows `event_head` on the wire."""
+    return event.data if event.structured is None else event.structured
+
+
+def in_format(event: Event, format_: str) -> Event:
+    """The event in the content mode that `delivery.format` asks for (`json` or `binary`); itself where it is so already."""
+    if format_ == "json" and event.structured is None:
+        return Event(
+            event.attributes,
+            event.data,
+            structured=encode_structured(event),
+            headers=event.headers,
+            receipt=event.receipt,
+        )
+    if format_ == "binary" and event.structured is not None:
+        return Event(event.attributes, event.data, headers=event.headers, receipt=event.receipt)
+    return event
+
+
+def with_attributes(event: Event, added: dict[str, str]) -> Event:
+    """A copy of the event with attributes added, in the same content mode; its data is untouched."""
+    copy = Event({**event.attributes, **added}, event.data, headers=event.headers, receipt=event.receipt)
+    if event.structured is not None:
+        copy.structured = encode_structured(copy)
+    return copy
+

@@ -1,0 +1,220 @@
+"""The Channel port: what a back end must do. Clauses C-01… are in docs/decisions/0002-channel-port.md, with the evidence.
+
+Two halves. **Provision** (`Provisioner`) makes, looks at and removes what a channel needs in the back end; the one generic
+channel reconciler calls it. **Flow** (`Channel`, `Cursor`, `Lease`) moves events and runs in every data-plane process.
+
+The flow half is called from the event loop's callbacks, so that the hot path needs no task and no future per delivery:
+nothing here blocks, what may take time returns a future, and a cursor calls its consumer back when there is something to take.
+Retry, time-outs and dead letters belong to the delivery worker; a back end only has to survive them.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+from eventing.errors import StartError
+from eventing.event import Event
+from eventing.resources.kinds import Kind, Object
+
+__all__ = [
+    "Budget",
+    "Capabilities",
+    "Channel",
+    "ChannelFactory",
+    "Consumer",
+    "Cursor",
+    "Lag",
+    "Lease",
+    "Order",
+    "Provisioned",
+    "Provisioner",
+    "channel_factories",
+]
+
+
+class Order(Enum):
+    """What order a subscription asks for, and a back end can keep, also through retries (C-20)."""
+
+    NONE = "none"
+    KEY = "key"  # per `partitionkey`
+    SUBSCRIPTION = "subscription"
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a back end declares; the contract suite tests both what is declared and that the rest is refused (C-27)."""
+
+    durable: bool  # stored events survive the death of every process of the mesh
+    orders: frozenset[Order]
+    replay: bool  # a subscription can be set back to events that it has settled
+    atomic_batch: bool  # False: some events of a failed batch may be stored
+    max_event_bytes: int  # as stored; more is refused before anything is sent (C-08)
+    max_hold_s: float | None = None  # a lease ends after this; None: it lives as long as the process
+
+
+class Lease:
+    """One event handed to one subscription. Adapters subclass it and keep there what they need.
+
+    It ends by `settle`, `release` or `defer`, or by being `lost`: ownership was taken away, whatever is done with it then has
+    no effect. `deliveries` is a lower bound of how often the event was handed out before (C-14). `note` is what the worker
+    gave to `defer`, b"" otherwise. `stored` is when this process got to know of the event, `expires` when the lease ends
+    (both of the monotonic clock; None: never).
+    """
+
+    __slots__ = ("deliveries", "event", "expires", "lost", "note", "stored")
+
+    def __init__(self, event: Event, stored: float, *, deliveries: int = 0, expires: float | None = None) -> None:
+        self.event = event
+        self.stored = stored
+        self.deliveries = deliveries
+        self.expires = expires
+        self.note = b""
+        self.lost = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far a subscription is behind: stored, due to it, not settled. None where the back end cannot tell (C-23)."""
+
+    events: int | None
+    bytes: int | None
+    oldest_s: float | None
+    as_of: float = 0.0  # monotonic time of the figures
+
+
+class Consumer(Protocol):
+    """What a cursor calls, always from the loop, never from within a call on the same cursor."""
+
+    def wake(self) -> None:
+        """`take` may yield (C-11). Spurious calls are allowed."""
+
+    def lost(self, leases: Sequence[Lease]) -> None:
+        """These are no longer yours; the events come again to whoever owns them now (C-21)."""
+
+    def evicted(self, lease: Lease, reason: str) -> None:
+        """The channel, which is not durable, lets go of an event to stay within its bound (C-26): it is to end in the
+        dead-letter sink or be dropped with this reason. The lease is not settled afterwards."""
+
+
+class Cursor(Protocol):
+    """One subscription's place in a channel, in this process."""
+
+    def take(self, most: int) -> list[Any]:
+        """Up to `most` leases, [] where there is nothing now. Does no I/O (C-10). The leases are the adapter's subclass."""
+
+    def settle(self, lease: Any) -> bool:
+        """The outcome is known and recorded; any order of calls (C-15). False: the lease was lost, the event may come again."""
+
+    def release(self, lease: Any) -> bool:
+        """Give back without an outcome: the event is due again at once, in its place (C-17)."""
+
+    def defer(self, lease: Any, until: float, note: bytes = b"") -> bool:
+        """Give back until `until` (monotonic clock); then the event comes again in a new lease that carries `note` (C-18)."""
+
+    def reorder(self, order: Order) -> None:
+        """The subscription asks for another order from the next `take` on. Raises ValueError as `attach` does."""
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def lag(self) -> Lag: ...
+
+    async def detach(self, deadline: float, *, discard: str = "") -> None:
+        """End by `deadline` (C-25): record what is settled, release the rest; leases still out become lost.
+
+        With `discard` a channel that is not durable first hands every event that is not out to `evicted`, with that reason:
+        what nobody will ask for again must not vanish unrecorded."""
+
+
+class Channel(Protocol):
+    """One channel object, open in this process."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def publish(self, events: Sequence[Event]) -> "asyncio.Future[None] | None":
+        """Store a batch for all its subscriptions (C-04 to C-09). None: it is stored. A future: done when it is.
+
+        Raises, or sets on the future: ChannelFullError, ChannelUnavailableError, EventTooLargeError."""
+
+    def attach(self, subscription_uid: str, consumer: Consumer, *, order: Order = Order.NONE) -> Cursor:
+        """Begin to hand events to `consumer`. A volatile channel: those published from now on. A durable one: those from the
+        place that `ensure_subscription` made or an earlier cursor left. Raises ValueError for an order it cannot keep."""
+
+    def configure(self, channel: Object) -> None:
+        """The channel object changed (annotations, spec): apply what can be applied."""
+
+    async def aclose(self, deadline: float) -> None:
+        """Detach every cursor and let go of the back end, by `deadline` (C-25)."""
+
+
+class Budget:
+    """The process-wide bound on the bytes of events held in memory; shared by the channels that hold them there."""
+
+    __slots__ = ("limit", "used")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Provisioned:
+    """What `ensure` made or found: ready True or False, None where it is not known yet; a reason in CamelCase and a message for people."""
+
+    ready: bool | None
+    reason: str = ""
+    message: str = ""
+
+
+class Provisioner(Protocol):
+    """The provision half. Everything is idempotent and level-triggered: called again whenever in doubt."""
+
+    async def ensure(self, channel: Object) -> Provisioned: ...
+
+    async def remove(self, channel: Object) -> None: ...
+
+    async def ensure_subscription(self, channel: Object, subscription_uid: str) -> Provisioned:
+        """After True, every event whose publish begins later, in any process, is due to this subscription (C-02)."""
+
+    async def remove_subscription(self, channel: Object, subscription_uid: str) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+class ChannelFactory(Protocol):
+    """What the entry point of a back end names (group `eventing.channels`)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of channel object that this back end serves."""
+
+    def provisioner(self, config: Mapping[str, str]) -> Provisioner: ...
+
+    def open(self, channel: Object, *, budget: Budget, clock: Callable[[], float]) -> Channel:
+        """Open the channel in this process. Does not wait for the back end."""
+
+
+@cache
+def channel_factories() -> Mapping[str, ChannelFactory]:
+    """Every installed back end by its name. Raises StartError naming the one that cannot be loaded."""
+    found: dict[str, ChannelFactory] = {}
+    for entry_point in entry_points(group="eventing.channels"):
+        try:
+            found[entry_point.name] = entry_point.load()
+        except ImportError as error:
+            raise StartError(
+                f"the channel back end {entry_point.name!r} ({entry_point.value}) cannot be loaded: {error}; "
+                f"install it with: pip install 'eventing-mesh[{entry_point.name}]'"
+            ) from error
+    if not found:
+        raise StartError("no channel back end is installed; run: pip install -e .")
+    return found

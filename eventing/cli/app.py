@@ -1,0 +1,45 @@
+"""The verbs put together, and how an error reaches a person."""
+
+import os
+import sys
+
+import click
+import typer
+
+from eventing import EventingError
+from eventing.cli.send import send
+from eventing.cli.terminal import printable
+from eventing.cli.trace import trace
+from eventing.cli.up import up
+from eventing.cli.version import version
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    name="eventing",
+    help="An event broker and eventing mesh that speaks Knative's API.",
+    epilog="Begin with: eventing up --quickstart",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (up, send, trace, version):
+    app.command()(verb)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command line; return its exit code. Errors of the mesh become one line on standard error."""
+    try:
+        app(arguments, prog_name="eventing")
+    except EventingError as error:
+        typer.echo(f"eventing: {printable(str(error))}", err=True)
+        return 1
+    except BrokenPipeError:  # `eventing trace … | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0

@@ -1,0 +1,72 @@
+"""The admin endpoint of a data-plane process: metrics, health, and the journal's answers.
+
+/metrics, /healthz and /readyz are open, as scrapers and probes expect them; what is about events needs the bearer token.
+"""
+
+import hmac
+from asyncio import TaskGroup
+from collections.abc import Callable
+from urllib.parse import unquote
+
+import msgspec
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from eventing.journal import Journal
+from eventing.journal.story import story
+from eventing.wire.server import Request, problem
+
+__all__ = ["Admin"]
+
+_JSON = b"content-type: application/json\r\n"
+_TEXT = b"content-type: text/plain; charset=utf-8\r\n"
+
+
+class Admin:
+    """Called by the server with each whole request. `unready` says why the process is not ready, "" where it is."""
+
+    def __init__(
+        self,
+        *,
+        registry: CollectorRegistry,
+        journal: Journal,
+        token: str,
+        tasks: TaskGroup,
+        unready: Callable[[], str],
+    ) -> None:
+        self._registry = registry
+        self._journal = journal
+        self._token = token.encode()
+        self._tasks = tasks
+        self._unready = unready
+
+    def __call__(self, request: Request) -> None:
+        path = request.target.partition(b"?")[0]
+        if request.method not in {b"GET", b"HEAD"}:
+            self._problem(request, 405, "only GET is served here", b"allow: GET, HEAD\r\n")
+        elif path == b"/metrics":
+            lines = b"content-type: " + CONTENT_TYPE_LATEST.encode() + b"\r\n"
+            request.respond(200, lines, generate_latest(self._registry))
+        elif path == b"/healthz":
+            request.respond(200, _TEXT, b"ok\n")
+        elif path == b"/readyz":
+            why = self._unready()
+            request.respond(503 if why else 200, _TEXT, (why or "ok").encode() + b"\n")
+        elif path.startswith(b"/trace/"):
+            self._authorized(request, unquote(path[7:].decode("ascii", "replace")))
+        else:
+            self._problem(request, 404, "served here: /metrics /healthz /readyz /trace/RECEIPT-OR-ID")
+
+    def _authorized(self, request: Request, query: str) -> None:
+        given = request.header(b"authorization") or b""
+        if not hmac.compare_digest(given, b"Bearer " + self._token):
+            self._problem(request, 401, "a bearer token is needed: the one in the kubeconfig", b"www-authenticate: Bearer\r\n")
+            return
+        self._tasks.create_task(self._trace(request, query))
+
+    async def _trace(self, request: Request, query: str) -> None:
+        answer = await story(self._journal, query)
+        request.respond(200, _JSON, msgspec.json.encode(answer))
+
+    def _problem(self, request: Request, status: int, detail: str, lines: bytes = b"") -> None:
+        request.respond(status, b"content-type: application/problem+json\r\n" + lines, problem(status, detail))

@@ -1,0 +1,165 @@
+"""One data-plane process: start, serve, drain.
+
+Start: register with the control plane → follow the channels → apply what is there → accept events → ready.
+Stop: accept nothing new → finish or release what is in flight, within the deadline → let go of the channels → close. The order
+is what keeps the promises: nothing is accepted that could not be kept, nothing is let go of before its end is recorded.
+"""
+
+import asyncio
+import logging
+import secrets
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from eventing.channels import Budget, ChannelFactory
+from eventing.dataplane.admin import Admin
+from eventing.dataplane.report import Reporter
+from eventing.dataplane.table import ChannelTable, channel_key
+from eventing.delivery.addresses import AddressGuard
+from eventing.delivery.connections import Connections
+from eventing.delivery.worker import Engine
+from eventing.ingress.receiver import Receiver
+from eventing.ingress.routes import Routes
+from eventing.journal import Journal
+from eventing.kube import Cache, Change, KubeClient
+from eventing.observe.metrics import DataPlaneCollector, registry
+from eventing.wire.server import HttpServer, ServerLimits
+
+__all__ = ["DataPlane", "DataPlaneSettings"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DataPlaneSettings:
+    """Bounds of one data-plane process; sizes in bytes, times in seconds."""
+
+    drain_s: float = 10.0  # from the order to stop until what is pending is dead-lettered or recorded as dropped
+    memory_bytes: int = 64 << 20  # of all events in in-memory channels; beyond it the ingress answers 503
+    server: ServerLimits = field(default_factory=ServerLimits)
+    guard: AddressGuard = field(default_factory=AddressGuard)
+    journal: bool = True
+
+
+class DataPlane:
+    """The data plane of one process. `ingress` and `admin` are bound sockets; `token` opens the journal's answers."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        client: KubeClient,
+        factories: Mapping[str, ChannelFactory],
+        ingress: socket.socket,
+        admin: socket.socket,
+        token: str,
+        settings: DataPlaneSettings | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._name = name
+        self._client = client
+        self._factories = factories
+        self._sockets = ingress, admin
+        self._token = token
+        self._settings = settings or DataPlaneSettings()
+        self._tls = tls
+        self._unready = "starting: the channels are not known yet"
+
+    async def run(self, *, started: Callable[[], None], stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then drain and return. `started` is called once events are accepted."""
+        settings = self._settings
+        clock = time.monotonic
+        async with asyncio.TaskGroup() as tasks:
+            journal = Journal(clock=clock, wall=time.time, enabled=settings.journal)
+            connections = Connections(tasks, guard=settings.guard)
+            engine = Engine(journal=journal, connections=connections, tasks=tasks)
+            budget = Budget(settings.memory_bytes)
+            routes = Routes()
+            table = ChannelTable(engine=engine, routes=routes, budget=budget, clock=clock)
+            server = HttpServer(
+                Receiver(routes, journal),
+                limits=settings.server,
+                names=connections.names,
+                refused=lambda peer, target, status, detail: journal.refused(
+                    peer, target.decode("latin-1"), "", status, detail
+                ),
+            )
+            collector = DataPlaneCollector(
+                channels=table.channel_metrics,
+                subscriptions=table.figures,
+                gauges=lambda: {
+                    "eventing_ingress_connections": len(server.connections),
+                    "eventing_delivery_connections": connections.open_connections,
+                    "eventing_channel_memory_bytes": budget.used,
+                    "eventing_channel_memory_limit_bytes": budget.limit,
+                },
+                counters=lambda: {
+                    "eventing_ingress_accepted_connections": server.accepted_total,
+                    "eventing_journal_overwritten_attempts": journal.overwritten_attempts,
+                    "eventing_journal_overwritten_events": journal.overwritten_events,
+                },
+            )
+            admin = HttpServer(
+                Admin(
+                    registry=registry(collector),
+                    journal=journal,
+                    token=self._token,
+                    tasks=tasks,
+                    unready=lambda: self._unready,
+                )
+            )
+            await admin.start(self._sockets[1])
+            reporter = Reporter(self._client, name=self._name, instance=secrets.token_hex(8))
+            following = tasks.create_task(self._follow(table, reporter, server, started))
+            await stop.wait()
+
+            self._unready = "stopping"
+            deadline = clock() + settings.drain_s
+            following.cancel()
+            await server.stop_accepting()
+            await server.aclose(min(2.0, settings.drain_s / 2))
+            await _drained(table, deadline)
+            await table.aclose(deadline + min(2.0, settings.drain_s / 2))
+            connections.close()
+            await admin.aclose()
+
+    async def _follow(
+        self, table: ChannelTable, reporter: Reporter, server: HttpServer, started: Callable[[], None]
+    ) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            await reporter.register()
+            caches = []
+            for factory in self._factories.values():
+                cache = Cache(self._client, factory.kind)
+                cache.on_change(_applier(table, reporter, factory))
+                tasks.create_task(cache.run())
+                caches.append(cache)
+            tasks.create_task(reporter.run())
+            for cache in caches:
+                await cache.synced()
+            await server.start(self._sockets[0], self._tls)
+            self._unready = ""
+            started()
+
+
+def _applier(table: ChannelTable, reporter: Reporter, factory: ChannelFactory) -> Callable[[Change], None]:
+    def apply(change: Change) -> None:
+        metadata = change.obj["metadata"]
+        key = channel_key(factory.kind, metadata["namespace"], metadata["name"])
+        table.apply(key, factory, None if change.type == "DELETED" else change.obj)
+        reporter.applied(key, table.applied(key))
+
+    return apply
+
+
+async def _drained(table: ChannelTable, deadline: float) -> None:
+    """Wait until volatile channels hold nothing that is still pending, or the deadline."""
+    pending = table.pending
+    while pending and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+        pending = table.pending
+    if pending:
+        log.warning("stopping with events pending; they are dead-lettered or recorded as dropped", extra={"events": pending})

@@ -1,0 +1,202 @@
+"""What is in force in this process: the channels that it serves, and a worker for each of their subscribers.
+
+Level-triggered: `apply` brings one channel to what its object says, whatever was before.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from eventing.channels import Budget, Channel, ChannelFactory
+from eventing.delivery.connections import Target, target
+from eventing.delivery.policy import Policy
+from eventing.delivery.worker import Delivery, Engine, SubscriptionWorker
+from eventing.ingress.routes import Route, Routes
+from eventing.observe.metrics import ChannelMetrics, Figures, SubscriptionMetrics
+from eventing.resources.kinds import Kind, Object
+from eventing.resources.subscribers import Subscriber, read_subscribers
+
+__all__ = ["ChannelTable", "Served", "channel_key"]
+
+log = logging.getLogger(__name__)
+
+
+def channel_key(kind: Kind, namespace: str, name: str) -> str:
+    """How a channel is named in a DataPlane's status: PLURAL.GROUP/NAMESPACE/NAME."""
+    return f"{kind.plural}.{kind.group}/{namespace}/{name}"
+
+
+@dataclass(slots=True)
+class Served:
+    """One channel in force."""
+
+    key: str
+    uid: str
+    created: tuple[str, str]  # creation time and kind: who comes first owns the address
+    channel: Channel
+    route: Route
+    generation: int = 0
+    subscribers: dict[str, Subscriber] = field(default_factory=dict)
+    workers: dict[str, SubscriptionWorker] = field(default_factory=dict)
+
+
+class ChannelTable:
+    """All channels of this process. `stop_s` bounds how long a removed subscriber's last attempts may take."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        routes: Routes,
+        budget: Budget,
+        clock: Callable[[], float],
+        stop_s: float = 60.0,
+    ) -> None:
+        self._engine = engine
+        self._routes = routes
+        self._budget = budget
+        self._clock = clock
+        self._stop_s = stop_s
+        self._served: dict[str, Served] = {}
+
+    def apply(self, key: str, factory: ChannelFactory, channel: Object | None) -> None:
+        """Bring the channel to what its object says; None: it is gone.
+
+        What comes is in force when this returns. What goes gets nothing new from now on, and ends in the background: attempts
+        under way are finished, the rest is dropped with a reason.
+        """
+        served = self._served.get(key)
+        if channel is not None and channel["metadata"].get("deletionTimestamp"):
+            channel = None
+        if served is not None and (channel is None or channel["metadata"]["uid"] != served.uid):
+            self._remove(served)
+            served = None
+        if channel is None:
+            return
+        if served is None:
+            served = self._open(key, factory, channel)
+        else:
+            served.channel.configure(channel)
+        self._subscribe(served, read_subscribers(channel))
+        served.generation = int(channel["metadata"].get("generation", 1))
+
+    def _open(self, key: str, factory: ChannelFactory, channel: Object) -> Served:
+        metadata = channel["metadata"]
+        namespace, name = metadata["namespace"], metadata["name"]
+        opened = factory.open(channel, budget=self._budget, clock=self._clock)
+        route = Route(f"{namespace}/{name}", opened, ChannelMetrics(namespace, name))
+        created = (metadata.get("creationTimestamp", ""), factory.kind.kind)
+        served = Served(key, metadata["uid"], created, opened, route)
+        self._served[key] = served
+        self._address(route.name)
+        return served
+
+    def _address(self, name: str) -> None:
+        """Give the address `/NAMESPACE/NAME` to the channel that came first (design: AddressTaken)."""
+        claims = [served for served in self._served.values() if served.route.name == name]
+        if claims:
+            self._routes.add(min(claims, key=lambda served: served.created).route)
+
+    def _subscribe(self, served: Served, subscribers: tuple[Subscriber, ...]) -> None:
+        wanted = {subscriber.uid: subscriber for subscriber in subscribers}
+        for uid in [uid for uid in served.workers if uid not in wanted]:
+            del served.subscribers[uid]
+            worker = served.workers.pop(uid)
+            self._engine.tasks.create_task(self._stop(worker, "SubscriptionDeleted"))
+        for uid, subscriber in wanted.items():
+            if served.subscribers.get(uid) == subscriber:
+                continue
+            try:
+                delivery = _delivery(subscriber)
+            except ValueError as error:
+                # Admission and the reconcilers let no such address through; should one come, the others are not to suffer.
+                log.error("subscriber cannot be served", extra={"subscription": subscriber.name, "error": str(error)})
+                continue
+            known = served.workers.get(uid)
+            if known is not None:
+                known.update(delivery)
+            else:
+                metrics = SubscriptionMetrics(subscriber.namespace, subscriber.name or uid)
+                worker = SubscriptionWorker(self._engine, uid, delivery, metrics)
+                worker.start(served.channel.attach(uid, worker, order=delivery.order))
+                served.workers[uid] = worker
+            served.subscribers[uid] = subscriber
+        served.route.due = tuple(worker.number for worker in served.workers.values())
+
+    def _remove(self, served: Served) -> None:
+        del self._served[served.key]
+        self._routes.remove(served.route)
+        self._address(served.route.name)
+        self._engine.tasks.create_task(self._close(served))
+
+    async def _close(self, served: Served) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for worker in served.workers.values():
+                tasks.create_task(self._stop(worker, "ChannelDeleted"))
+        await served.channel.aclose(self._clock() + self._stop_s)
+
+    async def _stop(self, worker: SubscriptionWorker, discard: str) -> None:
+        await worker.stop(discard, self._clock() + self._stop_s)
+
+    def applied(self, key: str) -> tuple[str, int] | None:
+        """UID and generation in force, None where the channel is not served."""
+        served = self._served.get(key)
+        return (served.uid, served.generation) if served else None
+
+    def channel_metrics(self) -> Iterator[ChannelMetrics]:
+        return (served.route.metrics for served in self._served.values())
+
+    def figures(self) -> Iterator[Figures]:
+        for served in self._served.values():
+            for worker in served.workers.values():
+                lag = worker.lag()
+                yield worker.metrics, worker.in_flight, lag.events or 0, lag.bytes, lag.oldest_s
+
+    @property
+    def pending(self) -> int:
+        """Events without an end in all channels that are not durable."""
+        return sum(
+            worker.pending
+            for served in self._served.values()
+            if not served.channel.capabilities.durable
+            for worker in served.workers.values()
+        )
+
+    async def aclose(self, deadline: float) -> None:
+        """Stop every worker and close every channel; what volatile channels still hold ends with reason Shutdown."""
+        async with asyncio.TaskGroup() as tasks:
+            for served in list(self._served.values()):
+                discard = "" if served.channel.capabilities.durable else "Shutdown"
+                for worker in served.workers.values():
+                    tasks.create_task(worker.stop(discard, deadline))
+        for served in list(self._served.values()):
+            await served.channel.aclose(deadline)
+
+
+def _delivery(subscriber: Subscriber) -> Delivery:
+    options = subscriber.delivery
+    namespace = subscriber.namespace
+
+    def place(url: str | None, ca_certs: str | None, *, reply: bool = False) -> Target | None:
+        return target(url, namespace=namespace, ca_certs=ca_certs or "", reply=reply) if url else None
+
+    # Prefer: reply goes to every subscriber, also where no reply address exists (reference: "Compatibility traps" no. 6).
+    endpoint = place(subscriber.subscriber_uri, subscriber.subscriber_ca_certs, reply=True)
+    if endpoint is None:
+        raise ValueError("there is no subscriberUri")
+    return Delivery(
+        subscription=f"{namespace}/{subscriber.name or subscriber.uid}",
+        subscriber=endpoint,
+        reply=place(subscriber.reply_uri, subscriber.reply_ca_certs),
+        dead_letter=place(options.dead_letter_uri, options.dead_letter_ca_certs),
+        policy=Policy(
+            retry=options.retry,
+            timeout_s=options.timeout_s,
+            backoff_policy=options.backoff_policy,
+            backoff_delay_s=options.backoff_delay_s,
+            retry_after_max_s=options.retry_after_max_s,
+        ),
+        format=options.format or "",
+        concurrency=subscriber.concurrency,
+    )

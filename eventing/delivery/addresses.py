@@ -1,0 +1,108 @@
+"""Where deliveries may connect: every resolved address is checked, and the connection goes to the address that was checked."""
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+
+from eventing.wire.client import Connection, Origin
+
+__all__ = ["AddressGuard", "Network", "connect"]
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
+
+# Link-local, where clouds keep their metadata services, and those metadata addresses that are elsewhere (AWS over IPv6,
+# Alibaba, Oracle); the unspecified address, which Linux takes for loopback; multicast and broadcast.
+DENIED_BY_DEFAULT: Final = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "169.254.0.0/16",
+        "fe80::/10",
+        "fd00:ec2::254/128",
+        "100.100.100.200/32",
+        "192.0.0.192/32",
+        "0.0.0.0/8",
+        "::/128",
+        "224.0.0.0/4",
+        "ff00::/8",
+        "255.255.255.255/32",
+    )
+)
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+@dataclass(frozen=True, slots=True)
+class AddressGuard:
+    """`allow` beats `deny`. An IPv4 address inside an IPv6 one (mapped, 6to4, NAT64) is judged as the IPv4 address too."""
+
+    allow: Sequence[Network] = ()
+    deny: Sequence[Network] = field(default=DENIED_BY_DEFAULT)
+
+    def check(self, text: str) -> None:
+        """Return if a connection to the address is allowed, else raise PermissionError that says which address and why."""
+        address = ipaddress.ip_address(text.partition("%")[0])
+        for form in (address, *_inner(address)):
+            if any(form in network for network in self.allow if network.version == form.version):
+                return
+        for form in (address, *_inner(address)):
+            for network in self.deny:
+                if network.version == form.version and form in network:
+                    raise PermissionError(f"the address {text} is denied: it is in {network}")
+
+
+def _inner(address: Address) -> list[Address]:
+    if isinstance(address, ipaddress.IPv4Address):
+        return []
+    found: list[Address] = [inner for inner in (address.ipv4_mapped, address.sixtofour) if inner is not None]
+    if address in _NAT64:
+        found.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return found
+
+
+async def resolve(host: str, port: int) -> Sequence[str]:
+    """The addresses of a host, by the operating system, in its order. Raises socket.gaierror."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+@lru_cache(maxsize=128)
+def _tls(ca_certs: str) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_certs:
+        context.load_verify_locations(cadata=ca_certs)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+async def connect(
+    origin: Origin, factory: Callable[[], Connection], *, guard: AddressGuard, resolver: Resolver = resolve
+) -> None:
+    """Connect to the first address that answers. One denied address among a name's answers refuses the name.
+
+    Raises PermissionError, OSError (socket.gaierror for names), ssl.SSLError.
+    """
+    addresses = await resolver(origin.host, origin.port)
+    for address in addresses:
+        guard.check(address)
+    loop = asyncio.get_running_loop()
+    context = _tls(origin.ca_certs) if origin.scheme == "https" else None
+    error: OSError = OSError(f"{origin.host} has no address")
+    for address in addresses:
+        try:
+            await loop.create_connection(
+                factory, address, origin.port, ssl=context, server_hostname=origin.host if context else None
+            )
+        except ssl.SSLError:
+            raise
+        except OSError as failure:
+            error = failure
+        else:
+            return
+    raise error

@@ -1,0 +1,1 @@
+"""Receive, decode, admit, answer after storage."""

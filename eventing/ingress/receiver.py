@@ -1,0 +1,130 @@
+"""The application behind the ingress port: one HTTP request → events in a channel → an answer, after they are stored.
+
+The answers, in the order of the checks: 404 no such channel (400: host form with a path) · 200 OPTIONS · 405 other methods ·
+415 an event format that is not read · 400 naming every fault · 413 the channel can never store it · 503 with Retry-After no
+room, or the back end is away · 202 stored, with the receipts. Limits of size and time are the server's (eventing.wire.server).
+"""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from eventing.bindings.http import UnsupportedFormatError, decode
+from eventing.errors import ChannelError, EventingError, EventTooLargeError, InvalidEventError
+from eventing.event import Event
+from eventing.ingress.routes import MisaddressedError, Route, Routes
+from eventing.journal import Journal
+from eventing.wire.server import Request, problem
+
+__all__ = ["Receiver"]
+
+_PROBLEM: Final = b"content-type: application/problem+json\r\n"
+_ALLOW: Final = b"allow: POST, OPTIONS\r\n"
+_RECEIPTS_MAX: Final = 100  # receipts named in one answer; a larger batch is found by its events' ids
+
+
+class Receiver:
+    """Called by the server with each whole request."""
+
+    def __init__(self, routes: Routes, journal: Journal) -> None:
+        self._routes = routes
+        self._journal = journal
+        self._prefix = f"eventing-receipt: {journal.prefix}-".encode()
+
+    def __call__(self, request: Request) -> None:
+        try:
+            route = self._routes.find(request.host, request.target)
+        except MisaddressedError:
+            self._refuse(request, None, 400, "the Host header names a channel, so the path must be /")
+            return
+        if route is None:
+            self._refuse(request, None, 404, "there is no channel at this address; it is /NAMESPACE/NAME")
+            return
+        if request.method != b"POST":
+            self._other_method(request, route)
+            return
+        try:
+            events = decode(request.headers, request.body)
+        except UnsupportedFormatError as error:
+            self._refuse(request, route, 415, str(error), error)
+            return
+        except InvalidEventError as error:
+            self._refuse(request, route, 400, str(error), error)
+            return
+        journal = self._journal
+        for event in events:
+            event.receipt = journal.next_receipt()
+        due = route.due
+        try:
+            stored = route.channel.publish(events)
+        except ChannelError as error:
+            self._unstored(request, route, events, error)
+            return
+        if stored is None:
+            self._accept(request, route, events, due)
+        else:
+            stored.add_done_callback(lambda future: self._stored(request, route, events, due, future))
+
+    def _stored(
+        self, request: Request, route: Route, events: list[Event], due: tuple[int, ...], future: "asyncio.Future[None]"
+    ) -> None:
+        error = future.exception()
+        if error is None:
+            self._accept(request, route, events, due)
+        elif isinstance(error, ChannelError):
+            self._unstored(request, route, events, error)
+        else:
+            self._refuse(request, route, 500, "the channel failed; see the log of the mesh", events=events)
+            raise error  # to the loop's exception handler: a back end broke its contract
+
+    def _accept(self, request: Request, route: Route, events: list[Event], due: tuple[int, ...]) -> None:
+        journal, name, peer = self._journal, route.name, request.peer
+        for event in events:
+            journal.accepted(event, name, peer, due)
+        route.metrics.answered(202)
+        if len(events) == 1:
+            request.respond(202, b"%b%d\r\n" % (self._prefix, events[0].receipt))
+        else:
+            texts = ", ".join(journal.receipt_text(event.receipt) for event in events[:_RECEIPTS_MAX])
+            request.respond(202, f"eventing-receipt: {texts}\r\n".encode() if texts else b"")
+
+    def _unstored(self, request: Request, route: Route, events: Sequence[Event], error: ChannelError) -> None:
+        if isinstance(error, EventTooLargeError):
+            self._refuse(request, route, 413, str(error), events=events)
+        else:
+            wait = b"retry-after: %d\r\n" % math.ceil(error.retry_after or 1.0)
+            self._refuse(request, route, 503, str(error), error, events=events, lines=wait)
+
+    def _other_method(self, request: Request, route: Route) -> None:
+        if request.method == b"OPTIONS":
+            # CloudEvents HTTP WebHook §4: the validation handshake; Knative's channels allow everybody and any rate.
+            lines = _ALLOW
+            origin = request.header(b"webhook-request-origin")
+            if origin is not None:
+                lines += b"webhook-allowed-origin: *\r\nwebhook-allowed-rate: *\r\n"
+            request.respond(200, lines)
+        else:
+            method = request.method.decode("ascii", "replace")
+            self._refuse(request, route, 405, f"{method} is not allowed; events come by POST", lines=_ALLOW)
+
+    def _refuse(
+        self,
+        request: Request,
+        route: Route | None,
+        status: int,
+        detail: str,
+        error: EventingError | None = None,
+        *,
+        events: Sequence[Event] = (),
+        lines: bytes = b"",
+    ) -> None:
+        shown = events[0].attributes["id"] if events else (request.header(b"ce-id") or b"").decode("latin-1")
+        address = route.name if route is not None else request.target.decode("latin-1")
+        self._journal.refused(request.peer, address, shown, status, detail)
+        if route is not None:
+            route.metrics.answered(status)
+        extensions: dict[str, object] = {}
+        if isinstance(error, InvalidEventError):
+            extensions["faults"] = [{"attribute": fault.field, "message": fault.message} for fault in error.faults]
+        request.respond(status, _PROBLEM + lines, problem(status, detail, **extensions))

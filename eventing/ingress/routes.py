@@ -1,0 +1,73 @@
+"""Which channel a request is for: host form first, then `/NAMESPACE/NAME` (docs/architecture.md, "Addresses")."""
+
+import re
+from typing import Final
+
+from eventing.channels import Channel
+from eventing.observe.metrics import ChannelMetrics
+
+__all__ = ["MisaddressedError", "Route", "Routes"]
+
+# `NAME-kn-channel.NAMESPACE[.svc…][:port]`: Knative takes the first two labels of Host (reference: "Channel receiver").
+_CHANNEL_HOST: Final = re.compile(rb"([a-z0-9](?:[-a-z0-9]*[a-z0-9])?)-kn-channel\.([a-z0-9](?:[-a-z0-9]*[a-z0-9])?)(?:[.:].*)?")
+_HOSTS_MAX: Final = 4096
+
+
+class Route:
+    """A channel as the ingress sees it. `due` are the journal's numbers of the subscribers that get every event from now on."""
+
+    __slots__ = ("channel", "due", "metrics", "name")
+
+    def __init__(self, name: str, channel: Channel, metrics: ChannelMetrics) -> None:
+        self.name = name  # NAMESPACE/NAME
+        self.channel = channel
+        self.metrics = metrics
+        self.due: tuple[int, ...] = ()
+
+
+class MisaddressedError(Exception):
+    """The host names a channel and the path is not `/` (400, as Knative answers)."""
+
+
+class Routes:
+    """The table. Changed by the data plane, read for each request."""
+
+    def __init__(self) -> None:
+        self._paths: dict[bytes, Route] = {}
+        self._hosts: dict[bytes, bytes | None] = {}  # Host as sent → path of the channel that it names; bounded
+
+    def add(self, route: Route) -> None:
+        self._paths[b"/" + route.name.encode()] = route
+
+    def remove(self, route: Route) -> None:
+        path = b"/" + route.name.encode()
+        if self._paths.get(path) is route:
+            del self._paths[path]
+
+    def find(self, host: bytes, target: bytes) -> Route | None:
+        """The route, or None where there is no such channel."""
+        try:
+            named = self._hosts[host]
+        except KeyError:
+            named = self._classify(host)
+        if named is None:
+            return self._paths.get(target) or self._paths.get(_path(target))
+        if _path(target) not in {b"/", b""}:
+            raise MisaddressedError
+        return self._paths.get(named)
+
+    def _classify(self, host: bytes) -> bytes | None:
+        match = _CHANNEL_HOST.fullmatch(host.lower())
+        named = b"/%s/%s" % (match[2], match[1]) if match else None
+        if len(self._hosts) < _HOSTS_MAX:
+            self._hosts[host] = named
+        return named
+
+
+def _path(target: bytes) -> bytes:
+    """The path of a request target without query and one trailing slash, also of the absolute form (RFC 9112 §3.2.2)."""
+    path = target.partition(b"?")[0]
+    if not path.startswith(b"/"):
+        _, scheme, rest = path.partition(b"://")
+        path = b"/" + rest.partition(b"/")[2] if scheme else path
+    return path[:-1] if path.endswith(b"/") and len(path) > 1 else path

@@ -1,0 +1,9 @@
+"""A client of a Kubernetes API, embedded or real: requests, list and watch, and a cache that follows one
+kind.
+"""
+
+from eventing.kube.cache import Cache, Change
+from eventing.kube.client import KubeClient
+from eventing.kube.cluster import Cluster, in_cluster, load_kubeconfig
+
+__all__ = ["Cache", "Change", "Cluster", "KubeClient", "in_cluster", "load_kubeconfig"]

@@ -1,0 +1,1 @@
+"""What the mesh tells about itself: logs and metrics. Importing this package loads neither."""

@@ -1,0 +1,179 @@
+"""What all backing channel kinds share: InMemoryChannel, KafkaChannel and those of third parties.
+
+A back end's package makes its kind with `channelable_kind` and adds only what is its own.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from pydantic import Field, create_model
+
+from eventing.resources.duck import (
+    AddressStatus,
+    AppliedEventPolicy,
+    DeliverySpec,
+    DeliveryStatus,
+    KReference,
+    Status,
+    SubscriberSpec,
+    SubscriberStatus,
+    default_delivery,
+    delivery_errors,
+)
+from eventing.resources.fielderror import FieldErrors
+from eventing.resources.kinds import Admission, Column, Kind, Object
+from eventing.resources.schema import Model, object_schema
+
+__all__ = [
+    "ADDRESSABLE_COLUMNS",
+    "CONTROLLER_USER",
+    "SUBSCRIBABLE_ANNOTATION",
+    "ChannelableSpec",
+    "ChannelableStatus",
+    "annotate",
+    "channelable_kind",
+]
+
+CONTROLLER_USER: Final = "system:serviceaccount:knative-eventing:eventing-controller"
+SUBSCRIBABLE_ANNOTATION: Final = "messaging.knative.dev/subscribable"
+SCOPE_ANNOTATION: Final = "eventing.knative.dev/scope"
+
+READY_COLUMNS: Final = (
+    Column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
+    Column("Reason", '.status.conditions[?(@.type=="Ready")].reason'),
+)
+AGE_COLUMN: Final = Column("Age", ".metadata.creationTimestamp", "date")
+ADDRESSABLE_COLUMNS: Final = (Column("URL", ".status.address.url"), AGE_COLUMN, *READY_COLUMNS)
+
+CRD_INSTALL: Final = {"knative.dev/crd-install": "true"}
+CHANNELABLE_LABELS: Final = {
+    **CRD_INSTALL,
+    "messaging.knative.dev/subscribable": "true",
+    "duck.knative.dev/addressable": "true",
+}
+CHANNELABLE_CATEGORIES: Final = ("all", "knative", "messaging", "channel")
+
+
+class ChannelableSpec(Model):
+    """What is wanted of the channel."""
+
+    subscribers: list[SubscriberSpec] | None = Field(
+        None,
+        description="Who gets the channel's events. Written by the mesh from Subscriptions, not by users.",
+    )
+    delivery: DeliverySpec | None = Field(
+        None, description="How events are delivered to subscribers whose Subscription says nothing about it."
+    )
+
+
+class ChannelableStatus(Status, AddressStatus, DeliveryStatus):
+    """What has become of the channel."""
+
+    subscribers: list[SubscriberStatus] | None = Field(None, description="Whether events reach each subscriber.")
+    dead_letter_channel: KReference | None = Field(
+        None,
+        alias="deadLetterChannel",
+        description="Set by channels that keep undeliverable events themselves.",
+    )
+    policies: list[AppliedEventPolicy] | None = Field(None, description="The EventPolicies in force.")
+
+
+def channelable_kind(
+    *,
+    kind: str,
+    plural: str,
+    description: str = "",
+    version: str = "v1",
+    short_names: tuple[str, ...] = (),
+    extra_spec_model: type[Model] | None = None,
+    columns: tuple[Column, ...] = ADDRESSABLE_COLUMNS,
+    scoped: bool = False,
+    default: Callable[[Object, Admission], None] | None = None,
+    errors: Callable[[Object, Object | None, Admission], FieldErrors] | None = None,
+) -> Kind:
+    """The record of a backing channel kind of `messaging.knative.dev`.
+
+    `extra_spec_model` adds fields to the spec. `scoped` kinds have the annotation
+    `eventing.knative.dev/scope` (cluster, the default, or namespace). `default` and `errors` are the kind's
+    own rules and run after the shared ones; `errors` gives paths from the root of the object
+    (`FieldErrors…via("spec")`).
+    """
+    spec_bases = (extra_spec_model, ChannelableSpec) if extra_spec_model else (ChannelableSpec,)
+    spec = create_model(f"{kind}Spec", __base__=spec_bases, __doc__=ChannelableSpec.__doc__)
+
+    def default_channel(obj: Object, admission: Admission) -> None:
+        annotate(obj, SUBSCRIBABLE_ANNOTATION, "v1")
+        if scoped:
+            annotate(obj, SCOPE_ANNOTATION, "cluster")
+        default_delivery((obj.get("spec") or {}).get("delivery"), obj["metadata"].get("namespace", ""))
+        if default is not None:
+            default(obj, admission)
+
+    def validate_channel(obj: Object, old: Object | None, admission: Admission) -> None:
+        found = _channel_errors(obj, scoped=scoped)
+        if old is not None:
+            found += _subscriber_change_errors(obj, old, admission)
+        if errors is not None:
+            found += errors(obj, old, admission)
+        found.raise_if_any()
+
+    return Kind(
+        group="messaging.knative.dev",
+        version=version,
+        kind=kind,
+        plural=plural,
+        schema=object_schema(
+            description or f"A {kind} keeps events and hands each to all its subscribers.",
+            spec=spec,
+            status=ChannelableStatus,
+        ),
+        short_names=short_names,
+        categories=CHANNELABLE_CATEGORIES,
+        columns=columns,
+        labels=CHANNELABLE_LABELS,
+        default=default_channel,
+        validate=validate_channel,
+    )
+
+
+def annotate(obj: Object, name: str, value: str) -> None:
+    """Give the object an annotation that it has not got yet."""
+    metadata = obj.setdefault("metadata", {})
+    if metadata.get("annotations") is None:
+        metadata["annotations"] = {}
+    metadata["annotations"].setdefault(name, value)
+
+
+def _channel_errors(obj: Object, *, scoped: bool) -> FieldErrors:
+    spec: dict[str, Any] = obj.get("spec") or {}
+    namespace = obj["metadata"].get("namespace", "")
+    errors = FieldErrors()
+    for index, subscriber in enumerate(spec.get("subscribers") or ()):
+        found = FieldErrors()
+        if not subscriber.get("subscriberUri") and not subscriber.get("replyUri"):
+            found += FieldErrors.missing("replyURI", "subscriberURI", details="expected at least one of, got none")
+        if subscriber.get("delivery"):
+            found += delivery_errors(subscriber["delivery"], namespace).via("delivery")
+        errors += found.via("spec", "subscribable", f"subscriber[{index}]")
+    if spec.get("delivery"):
+        errors += delivery_errors(spec["delivery"], namespace).via("spec", "delivery")
+    scope = (obj["metadata"].get("annotations") or {}).get(SCOPE_ANNOTATION, "cluster")
+    if scoped and scope not in {"cluster", "namespace"}:
+        errors += FieldErrors.invalid(
+            scope,
+            f"metadata.annotations.[{SCOPE_ANNOTATION}]",
+            "expected either 'cluster' or 'namespace'",
+        )
+    return errors
+
+
+def _subscriber_change_errors(obj: Object, old: Object, admission: Admission) -> FieldErrors:
+    """`spec.subscribers` belongs to the controller: whoever else edits it would be overwritten."""
+    now, before = ((o.get("spec") or {}).get("subscribers") or [] for o in (obj, old))
+    if now == before or admission.user == CONTROLLER_USER:
+        return FieldErrors()
+    return FieldErrors.of(
+        f"Channel.Spec.Subscribers changed by user {admission.user} which was not the {CONTROLLER_USER} service account",
+        "spec.subscribers",
+        details='"spec.subscribers" cannot be changed directly: create a Subscription',
+    )

@@ -1,0 +1,248 @@
+"""Channel and Subscription of `messaging.knative.dev/v1`."""
+
+import copy
+from typing import Any, Final
+
+import yaml
+from pydantic import Field
+
+from eventing.resources.channelable import (
+    ADDRESSABLE_COLUMNS,
+    AGE_COLUMN,
+    CHANNELABLE_CATEGORIES,
+    CHANNELABLE_LABELS,
+    CRD_INSTALL,
+    READY_COLUMNS,
+    SUBSCRIBABLE_ANNOTATION,
+    ChannelableSpec,
+    ChannelableStatus,
+    annotate,
+)
+from eventing.resources.duck import (
+    Auth,
+    DeliverySpec,
+    DeliveryStatus,
+    Destination,
+    KReference,
+    Status,
+    default_delivery,
+    default_destination,
+    delivery_errors,
+    destination_errors,
+    reference_errors,
+)
+from eventing.resources.fielderror import FieldErrors, immutable_diff
+from eventing.resources.kinds import Admission, Kind, Object
+from eventing.resources.schema import Model, object_schema
+from eventing.resources.subscribers import CONCURRENCY_ANNOTATION, CONCURRENCY_LIMIT
+
+__all__ = ["CHANNEL", "EVENTING_KINDS", "SUBSCRIPTION"]
+
+_DEFAULTS_NAMESPACE = "knative-eventing"
+_DEFAULTS_CONFIG_MAP = "default-ch-webhook"
+_DEFAULTS_KEY = "default-ch-config"
+_SHIPPED_DEFAULT = {"apiVersion": "messaging.knative.dev/v1", "kind": "InMemoryChannel"}
+
+
+class ChannelTemplateSpec(Model):
+    """The backing channel to make."""
+
+    api_version: str | None = Field(None, alias="apiVersion", description="API version of the backing channel.")
+    kind: str | None = Field(None, description="Kind of the backing channel: InMemoryChannel, KafkaChannel, ….")
+    spec: dict[str, Any] | None = Field(None, description="Spec of the backing channel.")
+
+
+class ChannelSpec(ChannelableSpec):
+    """What is wanted of the channel."""
+
+    channel_template: ChannelTemplateSpec | None = Field(
+        None,
+        alias="channelTemplate",
+        description="The backing channel that keeps the events. Where it is left out, the ConfigMap "
+        "knative-eventing/default-ch-webhook decides, else InMemoryChannel.",
+    )
+
+
+class ChannelStatus(ChannelableStatus):
+    """What has become of the channel."""
+
+    channel: KReference | None = Field(None, description="The backing channel.")
+
+
+class SubscriptionSpec(Model):
+    """Which channel's events go where."""
+
+    channel: KReference | None = Field(
+        None, description="The channel, in the same namespace: apiVersion, kind and name. Immutable."
+    )
+    subscriber: Destination | None = Field(None, description="Where the channel's events are delivered.")
+    reply: Destination | None = Field(
+        None, description="Where the events go that the subscriber answers with; dropped where there is none."
+    )
+    delivery: DeliverySpec | None = Field(
+        None,
+        description="How events are delivered, in place of the channel's own (except its dead-letter sink).",
+    )
+
+
+class PhysicalSubscription(DeliveryStatus):
+    """The Subscription's destinations, resolved."""
+
+    subscriber_uri: str | None = Field(None, alias="subscriberUri", description="Where events are delivered.")
+    subscriber_ca_certs: str | None = Field(None, alias="subscriberCACerts", description="CA certificates, PEM.")
+    subscriber_audience: str | None = Field(None, alias="subscriberAudience", description="OIDC audience.")
+    reply_uri: str | None = Field(None, alias="replyUri", description="Where answers go.")
+    reply_ca_certs: str | None = Field(None, alias="replyCACerts", description="CA certificates, PEM.")
+    reply_audience: str | None = Field(None, alias="replyAudience", description="OIDC audience.")
+
+
+class SubscriptionStatus(Status):
+    """What has become of the Subscription."""
+
+    physical_subscription: PhysicalSubscription | None = Field(
+        None, alias="physicalSubscription", description="The destinations, resolved."
+    )
+    auth: Auth | None = Field(None, description="OIDC identity of the Subscription. Not used yet.")
+
+
+def _default_channel(obj: Object, admission: Admission) -> None:
+    annotate(obj, SUBSCRIBABLE_ANNOTATION, "v1")
+    spec = obj["spec"] = obj.get("spec") or {}
+    namespace = obj["metadata"].get("namespace", "")
+    if spec.get("channelTemplate") is None:
+        spec["channelTemplate"] = _default_template(namespace, admission)
+    default_delivery(spec.get("delivery"), namespace)
+
+
+def _default_template(namespace: str, admission: Admission) -> Object:
+    """The template of the ConfigMap that users edit; the shipped default where it says nothing."""
+    text = admission.config_map(_DEFAULTS_NAMESPACE, _DEFAULTS_CONFIG_MAP).get(_DEFAULTS_KEY)
+    if text:
+        where = f"ConfigMap {_DEFAULTS_NAMESPACE}/{_DEFAULTS_CONFIG_MAP}, key {_DEFAULTS_KEY}"
+        try:
+            config = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            FieldErrors.of(
+                "cannot choose a default channel", "spec.channelTemplate", details=f"{where}: {error}"
+            ).raise_if_any()
+        if isinstance(config, dict):
+            by_namespace = config.get("namespaceDefaults")
+            template = (by_namespace or {}).get(namespace) if isinstance(by_namespace, dict | None) else None
+            template = template or config.get("clusterDefault")
+            if isinstance(template, dict):
+                return {key: copy.deepcopy(template[key]) for key in ("apiVersion", "kind", "spec") if template.get(key)}
+    return dict(_SHIPPED_DEFAULT)
+
+
+def _validate_channel(obj: Object, old: Object | None, _admission: Admission) -> None:
+    spec = obj.get("spec") or {}
+    errors = FieldErrors()
+    template = spec.get("channelTemplate")
+    if template is None:
+        errors += FieldErrors.missing("channelTemplate")
+    else:
+        for field in ("kind", "apiVersion"):
+            if not template.get(field):
+                errors += FieldErrors.missing(field).via("channelTemplate")
+    if spec.get("subscribers"):
+        errors += FieldErrors.disallowed("subscribers").via("subscribable")
+    if spec.get("delivery"):
+        errors += delivery_errors(spec["delivery"], obj["metadata"].get("namespace", "")).via("delivery")
+    errors = errors.via("spec")
+    if old is not None:
+        before, after = (_without(o.get("spec") or {}, "subscribers") for o in (old, obj))
+        errors += immutable_diff("v1.ChannelSpec", before, after)
+    errors.raise_if_any()
+
+
+def _default_subscription(obj: Object, _admission: Admission) -> None:
+    spec = obj.get("spec") or {}
+    namespace = obj["metadata"].get("namespace", "")
+    default_destination(spec.get("subscriber"), namespace)
+    default_destination(spec.get("reply"), namespace)
+    default_delivery(spec.get("delivery"), namespace)
+
+
+def _validate_subscription(obj: Object, old: Object | None, _admission: Admission) -> None:
+    namespace = obj["metadata"].get("namespace", "")
+    spec = obj.get("spec") or {}
+    errors = _subscription_spec_errors(spec, namespace).via("spec") + _concurrency_errors(obj)
+    if old is not None:
+        mutable = ("subscriber", "reply", "delivery")
+        before, after = (_without(o.get("spec") or {}, *mutable) for o in (old, obj))
+        errors += immutable_diff("v1.SubscriptionSpec", before, after)
+    errors.raise_if_any()
+
+
+def _subscription_spec_errors(spec: Object, namespace: str) -> FieldErrors:
+    channel = spec.get("channel")
+    if not channel:
+        return FieldErrors.missing("channel", details="the Subscription must reference a channel")
+    errors = reference_errors(_without(channel, "namespace"), namespace).via("channel")
+    if channel.get("namespace"):
+        errors += FieldErrors.disallowed("namespace", details="only name, apiVersion and kind are supported fields").via(
+            "channel"
+        )
+    if not spec.get("subscriber"):
+        errors += FieldErrors.missing("subscriber", details="the Subscription must reference a subscriber")
+    for field in ("subscriber", "reply"):
+        if spec.get(field):
+            errors += destination_errors(spec[field], namespace).via(field)
+    if spec.get("delivery"):
+        errors += delivery_errors(spec["delivery"], namespace).via("delivery")
+    return errors
+
+
+def _concurrency_errors(obj: Object) -> FieldErrors:
+    text = (obj["metadata"].get("annotations") or {}).get(CONCURRENCY_ANNOTATION)
+    if text is None or (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= CONCURRENCY_LIMIT):
+        return FieldErrors()
+    return FieldErrors.invalid(
+        text,
+        f"metadata.annotations.[{CONCURRENCY_ANNOTATION}]",
+        f"expected a number from 1 (one delivery at a time, in order) to {CONCURRENCY_LIMIT}",
+    )
+
+
+def _without(mapping: Object, *fields: str) -> Object:
+    return {key: value for key, value in mapping.items() if key not in fields}
+
+
+CHANNEL: Final = Kind(
+    group="messaging.knative.dev",
+    version="v1",
+    kind="Channel",
+    plural="channels",
+    schema=object_schema(
+        "A Channel keeps events and hands each to all its Subscriptions. It stands for a backing channel of "
+        "the same name, made by its template.",
+        spec=ChannelSpec,
+        status=ChannelStatus,
+    ),
+    short_names=("ch",),
+    categories=CHANNELABLE_CATEGORIES,
+    columns=ADDRESSABLE_COLUMNS,
+    labels=CHANNELABLE_LABELS,
+    default=_default_channel,
+    validate=_validate_channel,
+)
+
+SUBSCRIPTION: Final = Kind(
+    group="messaging.knative.dev",
+    version="v1",
+    kind="Subscription",
+    plural="subscriptions",
+    schema=object_schema(
+        "A Subscription delivers the events of a channel to a subscriber.",
+        spec=SubscriptionSpec,
+        status=SubscriptionStatus,
+    ),
+    short_names=("sub",),
+    categories=("all", "knative", "messaging"),
+    columns=(AGE_COLUMN, *READY_COLUMNS),
+    labels=CRD_INSTALL,
+    default=_default_subscription,
+    validate=_validate_subscription,
+)
+
+EVENTING_KINDS: Final = (CHANNEL, SUBSCRIPTION)

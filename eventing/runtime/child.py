@@ -1,0 +1,107 @@
+"""A child of the supervisor: `python -P -m eventing.runtime.child MODULE:CLASS ORDERS_FD REPORTS_FD`.
+
+The module is imported first; the settings come when it is this role's turn. SIGTERM stops the role in its own order. The
+end of the orders pipe (the supervisor is gone) does the same, and a role that does not end in time then is ended.
+"""
+
+import asyncio
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import uvloop
+
+from eventing.errors import StartError
+from eventing.observe.logs import configure
+from eventing.runtime.settings import ChildSettings
+
+__all__ = ["RoleClass", "RunningRole", "main"]
+
+_GRACE_S = 2.0  # on top of the drain time, once the supervisor is gone
+
+
+class RunningRole(Protocol):
+    """A part of the mesh that runs alone in a process, or beside others in one event loop."""
+
+    async def run(self, *, started: Callable[[], None], stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then stop in order and return. Calls `started` once, when it is ready.
+
+        Raises StartError where it cannot start for a reason that a person must mend.
+        """
+
+
+class RoleClass(Protocol):
+    def __call__(self, settings: ChildSettings) -> RunningRole: ...
+
+
+def main(arguments: list[str]) -> int:
+    entry, orders_fd, reports_fd = arguments[0], int(arguments[1]), int(arguments[2])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
+    module_name, _, class_name = entry.partition(":")
+    role_class: RoleClass = getattr(importlib.import_module(module_name), class_name)
+    orders = _read_orders(orders_fd)
+    if orders is None:
+        return 0  # the supervisor ended before our turn came
+    settings = ChildSettings.from_json(orders)
+    configure(settings.log_format, settings.role)
+
+    def report(**members: object) -> None:
+        os.write(reports_fd, json.dumps(members).encode() + b"\n")
+
+    code = 0
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_play(role_class(settings), settings, orders_fd, lambda: report(ready=True)))
+    except* StartError as refusals:
+        report(refused="; ".join(map(str, _leaves(refusals))))
+        code = 1
+    return code
+
+
+async def _play(role: RunningRole, settings: ChildSettings, orders_fd: int, started: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    ended = threading.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+
+    def stay_with_supervisor() -> None:
+        # A thread, not a reader of the loop: it must work even when the loop is stuck.
+        while os.read(orders_fd, 4096):
+            pass
+        if not ended.is_set():
+            loop.call_soon_threadsafe(stop.set)
+            if not ended.wait(settings.drain_s + _GRACE_S):
+                os._exit(1)
+
+    threading.Thread(target=stay_with_supervisor, name="stay-with-supervisor", daemon=True).start()
+    try:
+        await role.run(started=started, stop=stop)
+    finally:
+        ended.set()
+
+
+def _read_orders(fd: int) -> str | None:
+    """The first line; nothing follows it."""
+    text = b""
+    while not text.endswith(b"\n"):
+        chunk = os.read(fd, 65536)
+        if not chunk:
+            return None
+        text += chunk
+    return text.decode()
+
+
+def _leaves(group: BaseExceptionGroup[StartError]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

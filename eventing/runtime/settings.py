@@ -1,0 +1,83 @@
+"""Settings of `eventing up` and of each of its children. Plain data: they travel as JSON and hold no secrets."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Self
+
+from eventing.observe.lines import LogFormat
+
+__all__ = [
+    "API_PORT",
+    "INGRESS_PORT",
+    "METRICS_PORT",
+    "ChildSettings",
+    "Endpoints",
+    "UpSettings",
+]
+
+API_PORT: Final = 7443
+INGRESS_PORT: Final = 8080
+METRICS_PORT: Final = 9464
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where the running mesh listens: URLs without a trailing slash, as in `DATA_DIR/endpoints.json`."""
+
+    api: str
+    ingress: str
+    metrics: str
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Raises ValueError, KeyError or TypeError where `text` is not such a file."""
+        members = json.loads(text)
+        return cls(api=str(members["api"]), ingress=str(members["ingress"]), metrics=str(members["metrics"]))
+
+
+@dataclass(frozen=True, slots=True)
+class UpSettings:
+    """The options of `eventing up`. A port of 0 picks a free one."""
+
+    data_dir: str  # absolute
+    host: str = "127.0.0.1"  # address or name that all three listen on
+    api_port: int = API_PORT
+    ingress_port: int = INGRESS_PORT
+    metrics_port: int = METRICS_PORT
+    quickstart: bool = False  # apply and play the built-in example
+    log_format: LogFormat = "text"
+    drain_s: float = 10.0  # how long a stop may wait for what is in flight
+    start_s: float = 60.0  # how long a child may take until it is ready
+    manifests_fd: int | None = None  # inherited file that holds the manifests of `-f`, as JSON; None: there are none
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSettings:
+    """What a child is told on its orders pipe, in one line of JSON."""
+
+    role: str
+    data_dir: str
+    host: str
+    endpoints: Endpoints
+    sockets: dict[str, int] = field(default_factory=dict)  # name (api, ingress, metrics, subscriber) -> inherited fd
+    log_format: LogFormat = "text"
+    drain_s: float = 10.0
+    manifests_fd: int | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        members: dict[str, Any] = json.loads(text)
+        return cls(**{**members, "endpoints": Endpoints(**members["endpoints"])})

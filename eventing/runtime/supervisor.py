@@ -1,0 +1,301 @@
+"""The process that `eventing up` becomes: it binds the sockets, starts the children, and watches over them.
+
+It does no work of its own and imports next to nothing, so that it stays small and has little to fail on. Each child has two
+pipes: **orders** (its settings in one line; the end of the pipe says that the supervisor is gone, even by SIGKILL, and the
+child ends) and **reports** (one JSON line each: `ready`, or `refused` with a message for people). Children are in process
+groups of their own: Ctrl-C reaches the supervisor alone, which stops them in order.
+"""
+
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from eventing import __version__
+from eventing.errors import StartError
+from eventing.observe.lines import render
+from eventing.runtime.banner import banner
+from eventing.runtime.data_directory import DataDirectory
+from eventing.runtime.listeners import advertised_host, bind, port_of
+from eventing.runtime.process import Child, Role
+from eventing.runtime.settings import ChildSettings, Endpoints, UpSettings
+
+__all__ = ["ROLES", "Supervisor", "main"]
+
+_STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_STOP_GRACE_S: Final = 5.0  # to stop, apart from draining
+_INTERRUPTED: Final = 130  # as a shell has it
+_LISTENERS: Final = {"api": "Kubernetes API", "ingress": "ingress", "metrics": "metrics endpoint"}
+
+ROLES: Final = (
+    # The data plane stops first: it takes no more events and finishes what is in flight while the subscriber of the
+    # quickstart still answers and the API still takes its last report.
+    Role("control", "eventing.runtime.control:Control", sockets=("api",), stop_rank=3),
+    Role(
+        "dataplane",
+        "eventing.runtime.data_plane:DataPlaneRole",
+        sockets=("ingress", "metrics"),
+        after=("control",),
+        stop_rank=1,
+    ),
+)
+QUICKSTART: Final = Role(
+    "quickstart",
+    "eventing.runtime.quickstart:Quickstart",
+    sockets=("subscriber",),
+    after=("control", "dataplane"),
+    stop_rank=2,
+    essential=False,
+)
+
+
+class Supervisor:
+    """Runs `roles` until it is told to stop. `run` returns the exit code."""
+
+    def __init__(
+        self,
+        settings: UpSettings,
+        directory: DataDirectory,
+        listeners: Mapping[str, socket.socket],
+        roles: tuple[Role, ...] = ROLES,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._clock = clock
+        self._began = clock()
+        self._ready = False
+        self._stops = 0
+        host = advertised_host(settings.host)
+        self._endpoints = Endpoints(
+            api=f"https://{host}:{port_of(listeners['api'])}",
+            ingress=f"http://{host}:{port_of(listeners['ingress'])}",
+            metrics=f"http://{host}:{port_of(listeners['metrics'])}",
+        )
+        self._selector = selectors.DefaultSelector()
+        self._children = {
+            role.name: Child(
+                role,
+                ChildSettings(
+                    role=role.name,
+                    data_dir=settings.data_dir,
+                    host=settings.host,
+                    endpoints=self._endpoints,
+                    sockets={name: listeners[name].fileno() for name in role.sockets},
+                    log_format=settings.log_format,
+                    drain_s=settings.drain_s,
+                    manifests_fd=settings.manifests_fd if role.name == "control" else None,
+                ),
+                lock_fd=directory.lock_fd,
+                clock=clock,
+            )
+            for role in roles
+        }
+
+    def run(self) -> int:
+        """Start everything, stay until told to stop, stop in order. Raises StartError where the start fails."""
+        wake_r, wake_w = os.pipe()
+        os.set_blocking(wake_r, False)
+        os.set_blocking(wake_w, False)
+        previous_fd = signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
+        previous = {number: signal.signal(number, _noted) for number in (*_STOPPING, signal.SIGCHLD)}
+        self._selector.register(wake_r, selectors.EVENT_READ, lambda: self._signalled(os.read(wake_r, 512)))
+        try:
+            while not self._stops:
+                self._start_due()
+                self._wait(self._next_deadline())
+                self._reap()
+            return self._stop()
+        except StartError:
+            self._stop_children(_STOP_GRACE_S)
+            raise
+        finally:
+            self._directory.remove_endpoints()
+            for child in self._children.values():
+                child.kill()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(previous_fd)
+            self._selector.close()
+            os.close(wake_r)
+            os.close(wake_w)
+
+    def _signalled(self, numbers: bytes) -> None:
+        self._stops += sum(number in _STOPPING for number in numbers)
+
+    def _wait(self, deadline: float | None) -> None:
+        timeout = None if deadline is None else max(0.0, deadline - self._clock())
+        for key, _ in self._selector.select(timeout):
+            key.data()
+
+    # Starting
+
+    def _start_due(self) -> None:
+        ready = self._ready_roles()
+        for child in self._children.values():
+            if child.may_spawn(ready) and child.due_at <= self._clock():
+                child.spawn()
+                self._selector.register(child.reports_fd, selectors.EVENT_READ, lambda child=child: self._report(child))
+            if child.process is not None and not child.ordered and ready.issuperset(child.role.after):
+                child.order()
+            deadline = child.must_be_ready_at(self._settings.start_s)
+            if deadline is not None and deadline <= self._clock():
+                child.kill()
+                self._drop(child)
+                self._lost(child, f"was not ready within {self._settings.start_s:g} s")
+
+    def _next_deadline(self) -> float | None:
+        ready = self._ready_roles()
+        moments = [child.due_at for child in self._children.values() if child.may_spawn(ready)]
+        starts = [child.must_be_ready_at(self._settings.start_s) for child in self._children.values()]
+        return min([*moments, *(deadline for deadline in starts if deadline is not None)], default=None)
+
+    def _ready_roles(self) -> set[str]:
+        return {name for name, child in self._children.items() if child.ready}
+
+    def _report(self, child: Child) -> None:
+        reports, more = child.read_reports()
+        if not more:
+            self._selector.unregister(child.reports_fd)
+        for report in reports:
+            if "refused" in report:
+                if not self._ready:
+                    raise StartError(str(report["refused"]))
+                self._say("cannot start", "error", role=child.role.name, reason=report["refused"])
+            elif report.get("ready"):
+                child.ready = True
+                self._say("ready" if not child.crashes else "ready again", role=child.role.name)
+                # Applied once: a restarted control process finds the objects in its database.
+                child.settings = replace(child.settings, manifests_fd=None)
+        if not (self._ready or self._stops) and all(
+            child.ready for child in self._children.values() if child.role.essential
+        ):
+            self._ready = True
+            self._directory.write_endpoints(self._endpoints)
+            _print(banner(self._settings, self._endpoints, self._clock() - self._began))
+
+    # What goes wrong
+
+    def _reap(self) -> None:
+        for child in self._children.values():
+            if child.process is not None and (code := child.process.poll()) is not None:
+                self._drop(child)
+                self._lost(child, _ending(code))
+
+    def _drop(self, child: Child) -> None:
+        if child.reports_fd in self._selector.get_map():
+            self._report(child)
+            self._selector.unregister(child.reports_fd)
+        child.forget()
+
+    def _lost(self, child: Child, how: str) -> None:
+        if not self._ready and child.role.essential:
+            raise StartError(f"the {child.role.name} process {how} during the start; what it said is above")
+        pause_s = child.back_off()
+        self._say("process ended, starting it again", "error", role=child.role.name, how=how, pause=f"{pause_s:g}s")
+
+    # Stopping
+
+    def _stop(self) -> int:
+        """Stop rank by rank; a second signal ends everything at once."""
+        self._directory.remove_endpoints()
+        self._say("stopping", drain=f"{self._settings.drain_s:g}s")
+        late = self._stop_children(self._settings.drain_s + _STOP_GRACE_S)
+        if self._stops > 1:
+            self._say("stopped at once, without waiting for what was in flight", "warning")
+            return _INTERRUPTED
+        for child in late:
+            self._say("did not stop in time, killed", "error", role=child.role.name)
+        self._say("stopped")
+        return 1 if late else 0
+
+    def _stop_children(self, patience_s: float) -> list[Child]:
+        """End all children, each within `patience_s` of its turn; return those that had to be killed."""
+        late: list[Child] = []
+        for child in sorted(self._children.values(), key=lambda child: child.role.stop_rank):
+            if child.process is None:
+                continue
+            child.process.terminate()
+            deadline = self._clock() + patience_s
+            while child.process.poll() is None and self._clock() < deadline and self._stops <= 1:
+                self._wait(deadline)
+            if child.process.poll() is None:
+                child.kill()
+                late.append(child)
+            self._drop(child)
+        return late
+
+    def _say(self, message: str, level: str = "info", **fields: object) -> None:
+        line = render(
+            self._settings.log_format,
+            moment=time.time(),
+            level=level,
+            process="supervisor",
+            message=message,
+            fields=fields,
+        )
+        _print(line + "\n", sys.stderr.fileno())
+
+
+def _noted(_number: int, _frame: FrameType | None) -> None:
+    """A handler only so that the signal reaches the wake-up pipe."""
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+def _print(text: str, fd: int = 1) -> None:
+    """Write all of `text`. A reader that went away (`eventing up | head`) is no reason for the mesh to end."""
+    rest = text.encode()
+    try:
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+    except BrokenPipeError:
+        return
+
+
+def _bind_all(settings: UpSettings) -> dict[str, socket.socket]:
+    ports = {"api": settings.api_port, "ingress": settings.ingress_port, "metrics": settings.metrics_port}
+    listeners: dict[str, socket.socket] = {}
+    try:
+        for name, port in ports.items():
+            listeners[name] = bind(_LISTENERS[name], settings.host, port, f"--{name}-port")
+        if settings.quickstart:
+            listeners["subscriber"] = bind("subscriber of the quickstart", "127.0.0.1", 0, "--host")
+    except StartError:
+        for listener in listeners.values():
+            listener.close()
+        raise
+    return listeners
+
+
+def main(arguments: list[str]) -> int:
+    """`python -P -m eventing.runtime.supervisor SETTINGS-AS-JSON`: what `eventing up` executes in its own place."""
+    settings = UpSettings.from_json(arguments[0])
+    directory = DataDirectory(Path(settings.data_dir))
+    try:
+        directory.open()
+        listeners = _bind_all(settings)
+        roles = (*ROLES, QUICKSTART) if settings.quickstart else ROLES
+        return Supervisor(settings, directory, listeners, roles).run()
+    except StartError as error:
+        _print(f"eventing {__version__} cannot start: {error}\n", 2)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

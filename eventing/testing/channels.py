@@ -1,0 +1,472 @@
+"""The contract of the Channel port as tests: every back end subclasses `ChannelContract` and passes it.
+
+The clauses C-01… are those of docs/decisions/0002-channel-port.md. A back end brings a `ChannelHarness`, which opens channels on
+the real thing and reads it through the back door, so that publishing and taking cannot hide each other's faults. What a back end
+declares in its Capabilities switches tests; nothing else does, and the tests must not be overridden.
+"""
+
+import asyncio
+import inspect
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Final, TypeVar
+
+import pytest
+
+from eventing.channels import Channel, ChannelFactory, Cursor, Lease, Order, Provisioner
+from eventing.errors import ChannelFullError, ChannelUnavailableError, EventTooLargeError
+from eventing.event import Event
+from eventing.resources.kinds import Object
+
+__all__ = ["CLAUSES", "ChannelContract", "ChannelHarness", "RecordingConsumer", "clause", "clauses_of", "event"]
+
+CLAUSES: Final = tuple(f"C-{number:02d}" for number in range(1, 29))
+# Clauses that need a broker to be killed, cut or restarted, or a second process: the fault tests of a durable back end.
+FAULT_CLAUSES: Final = frozenset({"C-05", "C-09", "C-16", "C-19", "C-22"})
+# How long a test waits for what must happen.
+WITHIN_S: Final = 10.0
+
+Test = TypeVar("Test", bound=Callable[..., Any])
+
+
+def clause(*numbers: str) -> Callable[[Test], Test]:
+    """Names the clauses that a test holds a back end to."""
+
+    def mark(test: Test) -> Test:
+        test.clauses = numbers  # type: ignore[attr-defined]
+        return test
+
+    return mark
+
+
+def clauses_of(suite: type) -> set[str]:
+    """The clauses that a suite tests."""
+    return {number for _, test in inspect.getmembers(suite) for number in getattr(test, "clauses", ())}
+
+
+def event(id_: str, *, key: str = "", data: bytes = b"{}") -> Event:
+    attributes = {"specversion": "1.0", "id": id_, "source": "/contract", "type": "test"}
+    return Event(attributes | ({"partitionkey": key} if key else {}), data)
+
+
+class RecordingConsumer:
+    """A consumer that takes nothing by itself."""
+
+    def __init__(self) -> None:
+        self.woken = asyncio.Event()
+        self.wakes = 0
+        self.gone: list[Lease] = []
+        self.evictions: list[tuple[str, str]] = []
+        self.calling = False
+        self.reentered = False
+
+    def wake(self) -> None:
+        self.reentered = self.reentered or self.calling
+        self.wakes += 1
+        self.woken.set()
+
+    def lost(self, leases: Sequence[Lease]) -> None:
+        self.gone += leases
+
+    def evicted(self, lease: Lease, reason: str) -> None:
+        self.evictions.append((lease.event.id, reason))
+
+
+class ChannelHarness(ABC):
+    """What a back end brings. One harness serves one test; `aclose` removes what it made."""
+
+    back_end: ClassVar[str]
+    """The name under which the back end must be found among the installed ones."""
+
+    def __init__(self, factory: ChannelFactory) -> None:
+        self.factory = factory
+
+    @abstractmethod
+    async def open(self) -> Channel:
+        """A channel, provisioned and open. A second call opens the same one once more (another process's view)."""
+
+    @property
+    @abstractmethod
+    def channel(self) -> Object:
+        """The channel object behind `open`."""
+
+    @property
+    @abstractmethod
+    def provisioner(self) -> Provisioner: ...
+
+    @abstractmethod
+    async def stored(self) -> list[str]:
+        """The back door: ids of the events that the back end itself holds, in its order, read around the code under test."""
+
+    @abstractmethod
+    async def fill(self, channel: Channel) -> bool:
+        """Bring the channel to refuse with ChannelFullError; False where it has no such bound of its own."""
+
+    @abstractmethod
+    async def aclose(self) -> None: ...
+
+
+class Subscriber:
+    """A cursor with its consumer, and patient ways to use them."""
+
+    def __init__(self, cursor: Cursor, consumer: RecordingConsumer) -> None:
+        self.cursor = cursor
+        self.consumer = consumer
+
+    def take(self, most: int = 100) -> list[Any]:
+        self.consumer.calling = True
+        try:
+            return self.cursor.take(most)
+        finally:
+            self.consumer.calling = False
+
+    async def taken(self, count: int, most: int = 100) -> list[Any]:
+        """Take until `count` leases are there; waits for wakes, not for time."""
+        leases: list[Any] = []
+        async with asyncio.timeout(WITHIN_S):
+            while True:
+                self.consumer.woken.clear()
+                asked = min(most, count - len(leases))
+                given = self.take(asked)
+                leases += given
+                if len(leases) >= count:
+                    return leases
+                if len(given) < asked:
+                    await self.consumer.woken.wait()
+
+    def settle(self, lease: Any) -> bool:
+        self.consumer.calling = True
+        try:
+            return self.cursor.settle(lease)
+        finally:
+            self.consumer.calling = False
+
+
+async def stored(channel: Channel, *events: Event) -> None:
+    """Publish one batch and wait until it is stored."""
+    pending = channel.publish(events)
+    if pending is not None:
+        async with asyncio.timeout(WITHIN_S):
+            await pending
+
+
+def ids(leases: Sequence[Lease]) -> list[str]:
+    return [lease.event.id for lease in leases]
+
+
+class ChannelContract:
+    """Subclass it, and give a fixture `harness` that yields a fresh ChannelHarness."""
+
+    async def subscribed(
+        self, harness: ChannelHarness, channel: Channel, uid: str = "uid-1", order: Order = Order.NONE
+    ) -> Subscriber:
+        await harness.provisioner.ensure_subscription(harness.channel, uid)
+        consumer = RecordingConsumer()
+        return Subscriber(channel.attach(uid, consumer, order=order), consumer)
+
+    async def test_runs_on_the_back_end_that_it_names(self, harness: ChannelHarness) -> None:
+        """A suite that silently tests another back end is worse than none."""
+        channel = await harness.open()
+        assert harness.factory.name == harness.back_end
+        assert type(channel).__module__.startswith(f"eventing_{harness.back_end}")
+
+    @clause("C-01")
+    async def test_provision_is_idempotent_and_moves_nothing(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        subscriber = await self.subscribed(harness, channel)
+        await stored(channel, event("1"))
+        await harness.provisioner.ensure(harness.channel)
+        await harness.provisioner.ensure_subscription(harness.channel, "uid-1")
+        assert ids(await subscriber.taken(1)) == ["1"]
+
+    @clause("C-02")
+    async def test_everything_published_after_subscribing_is_due(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        await stored(channel, event("before"))
+        await harness.provisioner.ensure_subscription(harness.channel, "uid-1")
+        consumer = RecordingConsumer()
+        if channel.capabilities.durable:
+            await stored(channel, event("1"))
+            subscriber = Subscriber(channel.attach("uid-1", consumer), consumer)
+        else:
+            subscriber = Subscriber(channel.attach("uid-1", consumer), consumer)
+            await stored(channel, event("1"))
+        await stored(channel, event("2"))
+        assert sorted(ids(await subscriber.taken(2))) == ["1", "2"]
+
+    @clause("C-03")
+    async def test_a_removed_subscription_leaves_nothing_behind(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        subscriber = await self.subscribed(harness, channel)
+        await stored(channel, event("old"))
+        await subscriber.cursor.detach(time.monotonic() + WITHIN_S)
+        await harness.provisioner.remove_subscription(harness.channel, "uid-1")
+        await harness.provisioner.remove_subscription(harness.channel, "uid-1")
+        again = await self.subscribed(harness, channel)
+        await stored(channel, event("new"))
+        assert ids(await again.taken(1)) == ["new"]
+
+    @clause("C-04", "C-06")
+    async def test_publish_returns_none_or_a_future_and_then_the_event_is_stored(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        await self.subscribed(harness, channel)
+        pending = channel.publish([event("1"), event("2")])
+        if pending is None:
+            assert not channel.capabilities.durable
+        else:
+            assert isinstance(pending, asyncio.Future)
+            async with asyncio.timeout(WITHIN_S):
+                await pending
+        assert sorted(await harness.stored()) == ["1", "2"]
+
+    @clause("C-06")
+    async def test_without_any_subscription_an_event_is_stored_and_due_to_nobody(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        await stored(channel, event("1"))
+        subscriber = await self.subscribed(harness, channel)
+        await stored(channel, event("2"))
+        assert ids(await subscriber.taken(1)) == ["2"]
+        assert subscriber.take() == []
+
+    @clause("C-07", "C-08")
+    async def test_a_batch_with_an_event_too_large_is_refused_at_once_and_stores_nothing(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        subscriber = await self.subscribed(harness, channel)
+        large = event("large", data=b"x" * (channel.capabilities.max_event_bytes + 1))
+        with pytest.raises(EventTooLargeError) as refused:
+            channel.publish([event("small"), large])
+        assert not refused.value.retriable
+        await stored(channel, event("next"))
+        assert ids(await subscriber.taken(1)) == ["next"]
+        assert "small" not in await harness.stored()
+
+    @clause("C-08")
+    async def test_a_full_channel_says_so_at_once_and_stores_nothing_of_the_batch(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        subscriber = await self.subscribed(harness, channel)
+        if not await harness.fill(channel):
+            return  # the back end has no bound of its own to reach; the broker's is its fault tests' matter
+        held = len(await harness.stored())
+        with pytest.raises(ChannelFullError) as refused:
+            channel.publish([event("a"), event("b")])
+        assert refused.value.retriable
+        assert refused.value.retry_after is not None
+        assert len(await harness.stored()) == held
+        assert not subscriber.consumer.evictions
+
+    @clause("C-10")
+    async def test_take_gives_at_most_what_is_asked_and_nothing_when_there_is_nothing(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        subscriber = await self.subscribed(harness, channel)
+        assert subscriber.take() == []
+        await stored(channel, *(event(str(number)) for number in range(5)))
+        assert len(await subscriber.taken(2, most=2)) == 2
+        assert len(subscriber.take(0)) == 0
+        assert sorted(ids(await subscriber.taken(3))) == ["2", "3", "4"]
+
+    @clause("C-11")
+    async def test_a_cursor_found_empty_is_woken_by_the_next_event_and_never_from_within_a_call(
+        self, harness: ChannelHarness
+    ) -> None:
+        channel = await harness.open()
+        subscriber = await self.subscribed(harness, channel)
+        for number in range(3):
+            assert subscriber.take() == []
+            subscriber.consumer.woken.clear()
+            await stored(channel, event(str(number)))
+            async with asyncio.timeout(WITHIN_S):
+                await subscriber.consumer.woken.wait()
+            for lease in await subscriber.taken(1):
+                assert subscriber.settle(lease)
+        assert not subscriber.consumer.reentered
+
+    @clause("C-12")
+    async def test_an_event_has_one_live_lease(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        subscriber = await self.subscribed(harness, channel)
+        await stored(channel, *(event(str(number)) for number in range(20)))
+        leases = await subscriber.taken(20, most=3)
+        assert sorted(map(int, ids(leases))) == list(range(20))
+        assert subscriber.take() == []
+
+    @clause("C-14")
+    async def test_a_first_delivery_counts_no_earlier_one(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        subscriber = await self.subscribed(harness, channel)
+        await stored(channel, event("1"))
+        (lease,) = await subscriber.taken(1)
+        assert lease.deliveries == 0
+        assert lease.note == b""
+
+    @clause("C-15")
+    async def test_settle_in_any_order_once(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        subscriber = await self.subscribed(harness, channel)
+        await stored(channel, *(event(str(number)) for number in range(5)))
+        leases = await subscriber.taken(5)
+        for lease in (leases[3], leases[0], leases[4], leases[1], leases[2]):
+            assert subscriber.settle(lease)
+        assert subscriber.take() == []
+        assert subscriber.cursor.lag().events in {0, None}
+
+    @clause("C-17")
+    async def test_what_is_released_comes_again(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        subscriber = await self.subscribed(harness, channel)
+        await stored(channel, event("1"), event("2"))
+        first, second = await subscriber.taken(2)
+        assert subscriber.cursor.release(first)
+        (again,) = await subscriber.taken(1)
+        assert again.event.id == first.event.id
+        assert again.event.data == first.event.data
+        assert not subscriber.cursor.settle(first), "a lease ends when it is released"
+        assert subscriber.settle(again)
+        assert subscriber.settle(second)
+
+    @clause("C-18")
+    async def test_what_is_deferred_comes_again_in_time_with_its_note_and_holds_nobody_back(
+        self, harness: ChannelHarness
+    ) -> None:
+        channel = await harness.open()
+        subscriber = await self.subscribed(harness, channel)
+        await stored(channel, event("1"), event("2"))
+        leases = {lease.event.id: lease for lease in await subscriber.taken(2)}
+        until = time.monotonic() + 0.3
+        assert subscriber.cursor.defer(leases["1"], until, b"note")
+        await stored(channel, event("3"))
+        assert ids(await subscriber.taken(1)) == ["3"]
+        (again,) = await subscriber.taken(1)
+        assert time.monotonic() >= until - 0.005
+        assert (again.event.id, again.note) == ("1", b"note")
+        assert not subscriber.cursor.settle(leases["1"]), "a lease ends when it is deferred"
+        assert subscriber.settle(again)
+
+    @clause("C-20")
+    async def test_order_is_kept_through_release_and_defer(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        for order in (Order.SUBSCRIPTION, Order.KEY):
+            if order not in channel.capabilities.orders:
+                continue
+            subscriber = await self.subscribed(harness, channel, f"uid-{order.value}", order)
+            await stored(channel, *(event(f"{order.value}-{number}", key="k") for number in range(3)))
+            seen: list[str] = []
+            for number in range(3):
+                (lease,) = await subscriber.taken(1)
+                assert subscriber.take() == [], "nothing before the one ahead is settled"
+                if number == 0:
+                    assert subscriber.cursor.release(lease)
+                elif number == 1:
+                    assert subscriber.cursor.defer(lease, time.monotonic() + 0.1)
+                    assert subscriber.take() == []
+                else:
+                    assert subscriber.settle(lease)
+                    seen.append(lease.event.id)
+                    continue
+                (lease,) = await subscriber.taken(1)
+                seen.append(lease.event.id)
+                assert subscriber.settle(lease)
+            assert seen == [f"{order.value}-{number}" for number in range(3)]
+
+    @clause("C-20", "C-27")
+    async def test_an_order_that_is_not_declared_is_refused(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        for order in Order:
+            await harness.provisioner.ensure_subscription(harness.channel, f"uid-{order.value}")
+            if order in channel.capabilities.orders:
+                channel.attach(f"uid-{order.value}", RecordingConsumer(), order=order)
+            else:
+                with pytest.raises(ValueError, match=order.value):
+                    channel.attach(f"uid-{order.value}", RecordingConsumer(), order=order)
+
+    @clause("C-21", "C-25")
+    async def test_leases_that_are_out_at_the_end_are_lost(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        subscriber = await self.subscribed(harness, channel)
+        await stored(channel, event("1"))
+        (lease,) = await subscriber.taken(1)
+        await subscriber.cursor.detach(time.monotonic() + WITHIN_S)
+        assert lease.lost
+        assert not subscriber.cursor.settle(lease)
+        assert not subscriber.cursor.release(lease)
+        assert not subscriber.cursor.defer(lease, time.monotonic())
+        assert subscriber.take() == []
+
+    @clause("C-23")
+    async def test_lag_counts_what_is_not_settled(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        subscriber = await self.subscribed(harness, channel)
+        await stored(channel, *(event(str(number)) for number in range(3)))
+        first, _, _ = await subscriber.taken(3)
+        assert subscriber.settle(first)
+        lag = subscriber.cursor.lag()
+        assert lag.events in {2, None}
+        if lag.events is not None:
+            assert lag.oldest_s is None or lag.oldest_s >= 0
+            assert lag.bytes is None or lag.bytes > 0
+
+    @clause("C-24")
+    async def test_a_paused_cursor_gives_nothing_keeps_its_leases_and_wakes_on_resume(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        subscriber = await self.subscribed(harness, channel)
+        await stored(channel, event("1"), event("2"))
+        (lease,) = await subscriber.taken(1, most=1)
+        subscriber.cursor.pause()
+        await stored(channel, event("3"))
+        assert subscriber.take() == []
+        assert subscriber.settle(lease)
+        subscriber.consumer.woken.clear()
+        subscriber.cursor.resume()
+        async with asyncio.timeout(WITHIN_S):
+            await subscriber.consumer.woken.wait()
+        assert sorted(ids(await subscriber.taken(2))) == sorted({"1", "2", "3"} - {lease.event.id})
+
+    @clause("C-25")
+    async def test_a_closed_channel_refuses(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        await self.subscribed(harness, channel)
+        await channel.aclose(time.monotonic() + WITHIN_S)
+        with pytest.raises(ChannelUnavailableError):
+            channel.publish([event("1")])
+
+    @clause("C-25", "C-27")
+    async def test_what_was_not_settled_survives_where_that_is_declared(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        subscriber = await self.subscribed(harness, channel)
+        await stored(channel, event("1"), event("2"))
+        leases = {lease.event.id: lease for lease in await subscriber.taken(2)}
+        assert subscriber.settle(leases["1"])
+        await channel.aclose(time.monotonic() + WITHIN_S)
+        again = await harness.open()
+        consumer = RecordingConsumer()
+        reattached = Subscriber(again.attach("uid-1", consumer), consumer)
+        if again.capabilities.durable:
+            assert "2" in ids(await reattached.taken(1))
+        else:
+            assert reattached.take() == []
+
+    @clause("C-26")
+    async def test_only_a_volatile_channel_evicts_and_it_hands_over_what_it_lets_go(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        subscriber = await self.subscribed(harness, channel)
+        await stored(channel, event("1"), event("2"), event("3"))
+        (lease,) = await subscriber.taken(1, most=1)
+        await subscriber.cursor.detach(time.monotonic() + WITHIN_S, discard="Shutdown")
+        if channel.capabilities.durable:
+            assert not subscriber.consumer.evictions
+        else:
+            assert lease.event.id not in [id_ for id_, _ in subscriber.consumer.evictions]
+            assert len(subscriber.consumer.evictions) == 2
+            assert {reason for _, reason in subscriber.consumer.evictions} == {"Shutdown"}
+
+    @clause("C-13", "C-28")
+    async def test_a_stuck_subscription_holds_nobody_else_back(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        stuck = await self.subscribed(harness, channel, "uid-stuck")
+        quick = await self.subscribed(harness, channel, "uid-quick")
+        for batch in range(10):
+            await stored(channel, *(event(f"{batch}-{number}") for number in range(10)))
+            for lease in await quick.taken(10):
+                assert quick.settle(lease)
+        assert quick.take() == []
+        assert sorted(ids(await stuck.taken(100))) == sorted(f"{batch}-{number}" for batch in range(10) for number in range(10))

@@ -1,0 +1,424 @@
+"""HTTP/1.1 server: one protocol object per connection, one plain object per request, answers in order.
+
+The application is a callable that takes a `Request` and answers it by `request.respond(…)`, now or later, exactly once.
+Everything a peer can send is bounded by `ServerLimits`; what breaks HTTP is answered 400 and the connection closed.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final, cast
+
+import httptools
+
+from eventing.bindings.http import HeaderName, HeaderNames
+
+__all__ = ["HttpServer", "Request", "ServerLimits"]
+
+Application = Callable[["Request"], None]
+_REASONS: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+# 1,024 and not asyncio's 100: a burst of 256 connects overflowed 128 (reference, "Several processes on one port").
+BACKLOG: Final = 1024
+SWEEP_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """Bounds of one connection; beyond them the answer is the status named."""
+
+    body_bytes: int = 1 << 20  # 413
+    header_bytes: int = 32 << 10  # 431, the request line included
+    header_count: int = 100  # 431
+    head_s: float = 10.0  # from the first byte of a request to the end of its head: 408
+    body_s: float = 60.0  # from there to the end of its body: 408
+    idle_s: float = 75.0  # between requests: closed without a word
+    connections: int = 10_000  # beyond: 503 and closed
+
+
+class Request:
+    """One request. `target` is the raw request target, `host` the Host header; `headers` are (HeaderName, raw value) in
+    order."""
+
+    __slots__ = ("_connection", "answered", "body", "headers", "host", "keep_alive", "method", "target")
+
+    def __init__(
+        self,
+        connection: "ServerConnection",
+        method: bytes,
+        target: bytes,
+        host: bytes,
+        headers: list[tuple[HeaderName, bytes]],
+        body: bytes,
+        *,
+        keep_alive: bool,
+    ) -> None:
+        self._connection = connection
+        self.method = method
+        self.target = target
+        self.host = host
+        self.headers = headers
+        self.body = body
+        self.keep_alive = keep_alive
+        self.answered = False
+
+    @property
+    def peer(self) -> str:
+        """`address:port` of the client."""
+        return self._connection.peer
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of the header of this lower-case name."""
+        for header, value in self.headers:
+            if header.lower == name:
+                return value
+        return None
+
+    def respond(self, status: int, lines: bytes = b"", body: bytes = b"") -> None:
+        """Answer. `lines` are complete header lines, each ended by CRLF; Content-Length is added here."""
+        if self.answered:
+            raise RuntimeError("a request is answered once")
+        self.answered = True
+        self._connection.answer(self, status, lines, body)
+
+
+class HttpServer:
+    """Serves `application` on listening sockets until closed.
+
+    `start` begins to accept; `stop_accepting` closes the listeners after taking what waits in their backlog; `aclose` waits
+    for requests under way until the deadline, then drops what is left.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        *,
+        limits: ServerLimits | None = None,
+        names: HeaderNames | None = None,
+        refused: Callable[[str, bytes, int, str], None] | None = None,
+    ) -> None:
+        self.application = application
+        self.limits = limits or ServerLimits()
+        self.names = names if names is not None else HeaderNames()
+        self.refused = refused
+        self.connections: set[ServerConnection] = set()
+        self.closing = False
+        self.accepted_total = 0
+        self.date = b""
+        self._servers: list[asyncio.Server] = []
+        self._sweep: asyncio.TimerHandle | None = None
+
+    async def start(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            cast("Callable[[], asyncio.Protocol]", lambda: ServerConnection(self, loop)), sock=sock, ssl=tls, backlog=BACKLOG
+        )
+        self._servers.append(server)
+        if self._sweep is None:
+            self._swept(loop)
+
+    def _swept(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Once a second: the Date header, and the time limits of every connection."""
+        self.date = b"date: " + formatdate(time.time(), usegmt=True).encode() + b"\r\n"
+        now = loop.time()
+        for connection in list(self.connections):
+            connection.check_time(now)
+        self._sweep = loop.call_later(SWEEP_S, self._swept, loop)
+
+    async def stop_accepting(self) -> None:
+        """Close the listeners. One turn of the loop first takes the connections that already wait."""
+        await asyncio.sleep(0)
+        for server in self._servers:
+            server.close()
+        self.closing = True
+        for connection in list(self.connections):
+            connection.close_if_idle()
+
+    async def aclose(self, deadline_s: float = 0.0) -> None:
+        """Wait up to `deadline_s` seconds for answers under way, then close every connection."""
+        if not self.closing:
+            await self.stop_accepting()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + deadline_s
+        while self.connections and loop.time() < end:
+            await asyncio.sleep(0.01)
+        for connection in list(self.connections):
+            connection.abort()
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        for server in self._servers:
+            # 3.12+ waits here for every connection; those that were aborted above are gone after a turn of the loop.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await server.wait_closed()
+
+
+class ServerConnection(asyncio.Protocol):
+    """The state machine of one connection: parse, hand over, answer in order, bound everything."""
+
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_header_bytes",
+        "_headers",
+        "_host",
+        "_loop",
+        "_parser",
+        "_pending",
+        "_read_paused",
+        "_refused",
+        "_since",
+        "_state",
+        "_target",
+        "_transport",
+        "peer",
+        "server",
+    )
+
+    IDLE, HEAD, BODY, WORKING = range(4)
+
+    def __init__(self, server: HttpServer, loop: asyncio.AbstractEventLoop) -> None:
+        self.server = server
+        self._loop = loop
+        self.peer = ""
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._pending: deque[Request] = deque()
+        self._state = self.IDLE
+        self._since = loop.time()
+        self._read_paused = False
+        self._refused = False
+        self._target = b""
+        self._host = b""
+        self._headers: list[tuple[HeaderName, bytes]] = []
+        self._header_bytes = 0
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        address = transport.get_extra_info("peername")
+        self.peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix"
+        self.server.connections.add(self)
+        self.server.accepted_total += 1
+        if len(self.server.connections) > self.server.limits.connections:
+            self._refuse(503, "too many connections", b"retry-after: 1\r\n")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.server.connections.discard(self)
+        self._transport = None
+        self._pending.clear()
+
+    def eof_received(self) -> bool:
+        # A client may shut down its sending side and still read the answer to what it sent; then it is over.
+        if self._pending:
+            self._pending[-1].keep_alive = False
+        return bool(self._pending)
+
+    def pause_writing(self) -> None:
+        self._pause_reading()
+
+    def resume_writing(self) -> None:
+        self._resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # The data-plane contract ignores Upgrade; what follows the head is unknown ground, so close after answering.
+            if self._pending:
+                self._pending[-1].keep_alive = False
+            self._refused = True
+        except httptools.HttpParserCallbackError:
+            if not self._refused:
+                raise
+        except httptools.HttpParserError as error:
+            self._refuse(400, f"not HTTP/1.1: {error}")
+
+    # httptools callbacks
+
+    def on_message_begin(self) -> None:
+        self._state = self.HEAD
+        self._since = self._loop.time()
+        self._target = b""
+        self._headers = []
+        self._header_bytes = 0
+        self._body = []
+        self._body_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value) + 4
+        self._headers.append((self.server.names[name], value))
+        if self._header_bytes > self.server.limits.header_bytes or len(self._headers) > self.server.limits.header_count:
+            self._too_large_head()
+
+    def _count(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > self.server.limits.header_bytes:
+            self._too_large_head()
+
+    def _too_large_head(self) -> None:
+        limits = self.server.limits
+        self._refuse(431, f"more than {limits.header_count} headers or {limits.header_bytes} bytes of them")
+        raise _RefusedError
+
+    def on_headers_complete(self) -> None:
+        self._state = self.BODY
+        limit = self.server.limits.body_bytes
+        hosts = 0
+        for name, value in self._headers:
+            lower = name.lower
+            if lower == b"host":
+                hosts += 1
+                self._host = value
+            elif lower == b"content-length":
+                if int(value) > limit:
+                    self._refuse(413, f"the body has {int(value)} bytes, the limit is {limit}")
+                    raise _RefusedError
+            elif (
+                lower == b"expect" and value.lower() == b"100-continue" and not self._pending and self._transport is not None
+            ):
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if hosts != 1 and self._parser.get_http_version() == "1.1":
+            self._refuse(400, "exactly one Host header is required (RFC 9112 section 3.2)")
+            raise _RefusedError
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        if self._body_bytes > self.server.limits.body_bytes:
+            self._refuse(413, f"the body has more than {self.server.limits.body_bytes} bytes")
+            raise _RefusedError
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        body = self._body
+        request = Request(
+            self,
+            self._parser.get_method(),
+            self._target,
+            self._host,
+            self._headers,
+            body[0] if len(body) == 1 else b"".join(body),
+            keep_alive=self._parser.should_keep_alive(),
+        )
+        self._body = []
+        self._state = self.WORKING
+        self._pending.append(request)
+        if len(self._pending) == 1:
+            self.server.application(request)
+            if not request.answered:
+                self._pause_reading()
+        else:
+            # Pipelined behind an unanswered one: its turn comes in `answer`; no more is read until then.
+            self._pause_reading()
+
+    # answers
+
+    def answer(self, request: Request, status: int, lines: bytes, body: bytes) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        closing = not request.keep_alive or self.server.closing
+        transport.write(
+            _REASONS[status]
+            + self.server.date
+            + lines
+            + (b"connection: close\r\n" if closing else b"")
+            + b"content-length: %d\r\n\r\n" % len(body)
+            + (b"" if request.method == b"HEAD" else body)
+        )
+        self._pending.popleft()
+        if closing:
+            self._refused = True
+            self._pending.clear()
+            transport.close()
+            return
+        if self._pending:
+            following = self._pending[0]
+            self._loop.call_soon(self._work, following)
+        else:
+            self._state = self.IDLE
+            self._since = self._loop.time()
+            if self._read_paused:
+                self._resume_reading()
+
+    def _work(self, request: Request) -> None:
+        if self._transport is not None and self._pending and self._pending[0] is request:
+            self.server.application(request)
+
+    def _refuse(self, status: int, detail: str, lines: bytes = b"") -> None:
+        """Answer what is not worth an application's time, and close: the rest of the stream cannot be trusted."""
+        if self._refused or self._transport is None:
+            return
+        self._refused = True
+        if self.server.refused is not None:
+            self.server.refused(self.peer, self._target, status, detail)
+        if self._pending:
+            self._pending[-1].keep_alive = False  # what came whole before is answered first
+            return
+        body = problem(status, detail)
+        self._transport.write(
+            _REASONS[status]
+            + lines
+            + b"content-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+            + body
+        )
+        self._transport.close()
+
+    # bounds
+
+    def check_time(self, now: float) -> None:
+        limits = self.server.limits
+        waited = now - self._since
+        if self._state == self.IDLE and waited > limits.idle_s:
+            self.abort()
+        elif self._state == self.HEAD and waited > limits.head_s:
+            self._refuse(408, f"the head of the request took more than {limits.head_s:g} s")
+        elif self._state == self.BODY and waited > limits.body_s:
+            self._refuse(408, f"the request took more than {limits.body_s:g} s")
+
+    def close_if_idle(self) -> None:
+        if self._state == self.IDLE and self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _pause_reading(self) -> None:
+        if not self._read_paused and self._transport is not None:
+            self._read_paused = True
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._read_paused and self._transport is not None and not self._refused:
+            self._read_paused = False
+            self._transport.resume_reading()
+
+
+class _RefusedError(Exception):
+    """Stops the parser after `_refuse`; never leaves `data_received`."""
+
+
+def problem(status: int, detail: str, **extensions: object) -> bytes:
+    """A problem+json body (RFC 9457)."""
+    import msgspec  # only on the way of an error
+
+    return msgspec.json.encode(
+        {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **extensions}
+    )

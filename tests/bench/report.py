@@ -1,0 +1,204 @@
+"""The figures as a table for the terminal and as docs/benchmarks.md."""
+
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from tests.bench.processes import ACCOUNTING, MEMORY
+from tests.bench.rounds import Latency, Range, Throughput
+from tests.bench.systems import Case
+
+__all__ = ["BUDGET", "LIMIT", "QUICK_MARK", "CaseResult", "Machine", "markdown", "ratio", "table"]
+
+BUDGET = {1: 1.5, 10: 1.7, 100: 1.6}  # times the floor's CPU per delivery, by fan-out
+LIMIT = 2.0
+QUICK_MARK = "**A quick run: one short round. Its figures say that the harness works, and no more.**"
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """All rounds of one case, by system; `peak_kib` is the most that the process under test ever had resident."""
+
+    case: Case
+    throughputs: dict[str, list[Throughput]]
+    latencies: dict[str, list[Latency]] = field(default_factory=dict)
+    peak_kib: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    cpu: str
+    cores: int
+    system: str
+    python: str
+    libraries: str
+    commit: str
+    when: str
+
+    @classmethod
+    def here(cls, root: Path, cores: int) -> "Machine":
+        libraries = ", ".join(f"{name} {version(name)}" for name in ("uvloop", "httptools"))
+        return cls(
+            _cpu_model(),
+            cores,
+            f"{platform.system()} {platform.release()} {platform.machine()}",
+            f"{platform.python_implementation()} {platform.python_version()}",
+            libraries,
+            _commit(root),
+            datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        )
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith(("model name", "Model")):
+                return line.partition(":")[2].strip()
+    elif sys.platform == "darwin":
+        return subprocess.run(
+            ["sysctl", "-n", "machdep.cpu.brand_string"], check=False, capture_output=True, text=True
+        ).stdout.strip()
+    return platform.processor() or "unknown"
+
+
+def _commit(root: Path) -> str:
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "--short=12", "HEAD")
+        changed = git("status", "--porcelain", "--", "eventing", "adapters", "tests/bench", "pyproject.toml")
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return "not in a git checkout"
+    return commit + (" with uncommitted changes" if changed else "")
+
+
+def ratio(result: CaseResult, system: str, base: str) -> Range:
+    """CPU per delivery of `system` over that of `base`, round by round: neighbours' noise falls on both of a round."""
+    ours, floors = result.throughputs[system], result.throughputs[base]
+    return Range.of([mine.cpu_us / its.cpu_us for mine, its in zip(ours, floors, strict=True)])
+
+
+HEADINGS = ("system", "deliveries/s", "CPU µs per delivery", "× floor (min–max)", "events/s offered", "p50 ms", "p99 ms",
+            "its CPU µs", "peak MB")  # fmt: skip
+
+
+def rows(result: CaseResult) -> list[tuple[str, ...]]:
+    base = next(iter(result.throughputs))
+    found = []
+    for system, rounds in result.throughputs.items():
+        speed = Range.of([one.deliveries_per_s for one in rounds])
+        cpu = Range.of([one.cpu_us for one in rounds])
+        times = ratio(result, system, base)
+        shown = [
+            system,
+            f"{speed.middle:,.0f} ({speed.low:,.0f}–{speed.high:,.0f})",
+            f"{cpu.middle:.1f} ({cpu.low:.1f}–{cpu.high:.1f})",
+            "1" if system == base else f"{times.middle:.2f} ({times.low:.2f}–{times.high:.2f})",
+        ]
+        slow = result.latencies.get(system)
+        if slow:
+            p50, p99 = Range.of([one.p50 for one in slow]), Range.of([one.p99 for one in slow])
+            shown += [
+                f"{slow[0].rate:,}",
+                f"{p50.middle:.2f} ({p50.low:.2f}–{p50.high:.2f})",
+                f"{p99.middle:.1f} ({p99.low:.1f}–{p99.high:.1f})",
+                f"{Range.of([one.cpu_us for one in slow]).middle:.1f}",
+            ]
+        else:
+            shown += ["–"] * 4
+        shown.append(f"{result.peak_kib[system] / 1024:.0f}" if system in result.peak_kib else "–")
+        found.append(tuple(shown))
+    return found
+
+
+def table(result: CaseResult) -> str:
+    """For the terminal."""
+    lines = [HEADINGS, *rows(result)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
+    shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return "\n".join((str(result.case), *shown))
+
+
+def verdict(result: CaseResult) -> str:
+    if "mesh" not in result.throughputs:
+        return ""
+    times = ratio(result, "mesh", "floor").middle
+    budget = BUDGET.get(result.case.fan_out, BUDGET[10])
+    said = "within the budget of" if times <= budget else "**over the budget** of"
+    text = f"The mesh costs {times:.2f} × the floor: {said} {budget} (limit {LIMIT})."
+    if "mesh" in result.latencies and "floor" in result.latencies:
+        p99 = Range.of(
+            [a.p99 / b.p99 for a, b in zip(result.latencies["mesh"], result.latencies["floor"], strict=True)]
+        ).middle
+        text += f" Its p99 is {p99:.1f} × the floor's at the same rate (goal: at most 3)."
+    return text
+
+
+def _grid(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        f"| {' | '.join(headings)} |",
+        f"|{'---|' * len(headings)}",
+        *(f"| {' | '.join(line)} |" for line in lines),
+    ]
+
+
+def markdown(
+    machine: Machine,
+    results: list[CaseResult],
+    *,
+    idle_kib: dict[str, int],
+    start_s: float | None,
+    method: str,
+    quick: bool,
+) -> str:
+    """docs/benchmarks.md."""
+    lines = ["# Benchmarks", "", "Written by `make bench`; do not edit.", ""]
+    if quick:
+        lines += [QUICK_MARK, ""]
+    lines += _grid(
+        ("machine", ""),
+        [
+            ("CPU", f"{machine.cpu}, {machine.cores} cores, shared by the process under test, the load generator and the sink"),
+            ("system", machine.system),
+            ("Python", f"{machine.python}; {machine.libraries}"),
+            ("commit", machine.commit),
+            ("when", machine.when),
+        ],
+    )
+    lines += ["", "## How it is measured", "", method, ""]
+    for result in results:
+        lines += [f"## {str(result.case).capitalize()}", "", *_grid(HEADINGS, rows(result)), ""]
+        if said := verdict(result):
+            lines += [said, ""]
+    if idle_kib:
+        lines += [f"## Memory of the idle mesh ({MEMORY})", "", "Started, configured for the cases above, no event yet.", ""]
+        shown = [(name, f"{kib / 1024:.0f}") for name, kib in idle_kib.items()]
+        lines += _grid(("process", "MB"), [*shown, ("all", f"{sum(idle_kib.values()) / 1024:.0f} (limit 130)")])
+        lines.append("")
+    if start_s is not None:
+        lines += [f"From `eventing up` to ready: {start_s:.1f} s.", ""]
+    return "\n".join(lines)
+
+
+METHOD = f"""\
+Events in binary mode, JSON data of the size given, eight request headers, over loopback, no pipelining. Load generator and
+sink are processes of their own (`tests/bench/`), the sink answers 200 without a body. Metrics and journal are on. The
+systems take turns within each round; a round's ratio compares neighbours in time, and the table shows the median of the
+rounds with the lowest and the highest: what differs by less than ±0.15 differs by nothing.
+
+- *floor*: a bare forwarder on httptools and uvloop, its work fixed in the docstring of `tests/bench/floor.py`; *lean* is the
+  same without header callbacks, forwarding the bytes as they came.
+- *deliveries/s* and *CPU µs*: closed loop, at most 32 / 25 / 8 events on their way at fan-out 1 / 10 / 100, each counted until
+  its last delivery. CPU is user and system time of the process under test ({ACCOUNTING}), for the mesh the data-plane
+  process, over the deliveries that the sink counted. Every event must arrive exactly once per subscriber or the run fails.
+- *p50*, *p99*, *its CPU*: open loop over 64 connections at half the mesh's own highest rate, from the moment an event was due
+  to its arrival at the subscriber.
+- *peak*: the most memory that the process under test ever had resident.
+"""

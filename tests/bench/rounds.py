@@ -1,0 +1,154 @@
+"""One measurement: a system, a case, a load, for so many seconds; and many of them, interleaved."""
+
+import json
+import signal
+import statistics
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import Popen
+
+from tests.bench.board import DELIVERED, RECORDING, create_board
+from tests.bench.processes import cpu_ns
+from tests.bench.systems import Case, System, python, read_port
+
+__all__ = ["Figure", "Latency", "Range", "Rig", "Throughput", "latencies", "throughputs"]
+
+PRODUCERS = 64  # connections of the open loop
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """One closed-loop round of one system."""
+
+    deliveries_per_s: float
+    cpu_us: float  # per delivery, of the process under test
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """One open-loop round: from the moment an event was due to its arrival at a subscriber, in ms."""
+
+    rate: int  # events per second offered
+    p50: float
+    p99: float
+    cpu_us: float
+    late_ms: float  # how late the generator's own clock was at worst
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    low: float
+    middle: float
+    high: float
+
+    @classmethod
+    def of(cls, values: list[float]) -> "Range":
+        return cls(min(values), statistics.median(values), max(values))
+
+
+Figure = Callable[[Throughput], float]
+
+
+class Rig:
+    """The sink, the board and the doorbell: what all measurements share."""
+
+    def __init__(self, directory: Path) -> None:
+        self.board = create_board(directory / "board")
+        self._ways = ("--board", str(directory / "board"), "--doorbell", str(directory / "bell"))
+        self._sink = python(*self._ways, module="sink")
+        self.port = read_port(self._sink)
+
+    def report(self) -> dict[str, dict[str, int] | float | None]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=30) as answer:
+            found: dict[str, dict[str, int] | float | None] = json.load(answer)
+            return found
+
+    def throughput(self, system: System, case: Case, warm_up_s: float, seconds: float) -> Throughput:
+        load = self._load(system, case, "--window", str(case.window), "--connections", str(max(case.window, 8)))
+        time.sleep(warm_up_s)
+        begin = self._sample(system)
+        time.sleep(seconds)
+        elapsed, cpu, deliveries = (b - a for a, b in zip(begin, self._sample(system), strict=True))
+        self._finish(load, system, case)
+        if deliveries == 0:
+            raise RuntimeError(f"{system.name}: nothing was delivered in {seconds} s ({case})")
+        return Throughput(deliveries / elapsed * 1e9, cpu / deliveries / 1e3)
+
+    def latency(self, system: System, case: Case, rate: int, warm_up_s: float, seconds: float) -> Latency:
+        load = self._load(system, case, "--rate", str(rate), "--connections", str(PRODUCERS))
+        time.sleep(warm_up_s)
+        begin = self._sample(system)
+        self.board[RECORDING] = 1
+        time.sleep(seconds)
+        self.board[RECORDING] = 0
+        _, cpu, deliveries = (b - a for a, b in zip(begin, self._sample(system), strict=True))
+        result, report = self._finish(load, system, case)
+        p50, p99 = report["p50_ms"], report["p99_ms"]
+        if not isinstance(p50, float) or not isinstance(p99, float):
+            raise TypeError(f"{system.name}: nothing arrived at {rate} events/s ({case})")
+        return Latency(rate, p50, p99, cpu / max(deliveries, 1) / 1e3, result["late_ms"])
+
+    def _load(self, system: System, case: Case, *options: str) -> "Popen[str]":
+        self.report()
+        same = ("--port", str(system.port), "--path", system.path, "--fan-out", str(case.fan_out), "--size", str(case.size))
+        load = python(*self._ways, *same, *options, module="load")
+        assert load.stdout is not None
+        if load.stdout.readline() != "ready\n":
+            load.kill()
+            raise RuntimeError(f"{system.name}: the load generator did not start")
+        return load
+
+    def _sample(self, system: System) -> tuple[int, int, int]:
+        return time.monotonic_ns(), cpu_ns(system.pid), self.board[DELIVERED]
+
+    def _finish(
+        self, load: "Popen[str]", system: System, case: Case
+    ) -> tuple[dict[str, float], dict[str, dict[str, int] | float | None]]:
+        """End the load and account for every event: a system that loses or refuses some has not done the work."""
+        load.send_signal(signal.SIGTERM)
+        said, _ = load.communicate(timeout=60)
+        result = json.loads(said)
+        report = self.report()
+        counts = report["counts"]
+        assert isinstance(counts, dict)
+        arrived = sum(counts.values())
+        due = result["accepted"] * case.fan_out
+        if arrived != due or result["unfinished"] or set(result["statuses"]) - {"202"}:
+            raise RuntimeError(
+                f"{system.name}, {case}: of {result['sent']} events sent {result['accepted']} were accepted (answers by status: "
+                f"{result['statuses']}; 0 is a lost connection), {due} deliveries were due and {arrived} arrived"
+            )
+        return result, report
+
+    def close(self) -> None:
+        self._sink.terminate()
+        self._sink.wait()
+        if self._sink.stdout is not None:
+            self._sink.stdout.close()
+
+
+def throughputs(
+    rig: Rig, systems: list[System], case: Case, rounds: int, warm_up_s: float, seconds: float
+) -> dict[str, list[Throughput]]:
+    """Every system once per round, each round beginning with another, so that a busy minute falls on all of them."""
+    found: dict[str, list[Throughput]] = {system.name: [] for system in systems}
+    for number in range(rounds):
+        turn = number % len(systems)
+        for system in systems[turn:] + systems[:turn]:
+            found[system.name].append(rig.throughput(system, case, warm_up_s, seconds))
+    return found
+
+
+def latencies(
+    rig: Rig, systems: list[System], case: Case, rate: int, rounds: int, warm_up_s: float, seconds: float
+) -> dict[str, list[Latency]]:
+    """As `throughputs`, at a fixed rate of events."""
+    found: dict[str, list[Latency]] = {system.name: [] for system in systems}
+    for number in range(rounds):
+        turn = number % len(systems)
+        for system in systems[turn:] + systems[:turn]:
+            found[system.name].append(rig.latency(system, case, rate, warm_up_s, seconds))
+    return found

@@ -1,0 +1,156 @@
+"""`make bench`: the floor and the mesh, interleaved; prints a table and writes docs/benchmarks.md.
+
+EVENTING_BENCH_QUICK=1 does one short round in well under a minute. `--all` takes every fan-out and size. `--prove` measures
+the harness itself: the floor against its twin, and against itself slowed by a known amount.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+if __name__ == "__main__":  # so that `python tests/bench/run.py` finds its siblings under their one name
+    sys.path[0] = str(ROOT)
+
+from tests.bench.processes import command_line, memory_kib, peak_memory_kib  # noqa: E402
+from tests.bench.report import BUDGET, LIMIT, METHOD, QUICK_MARK, CaseResult, Machine, markdown, ratio, table, verdict  # noqa: E402
+from tests.bench.rounds import Range, Rig, latencies, throughputs  # noqa: E402
+from tests.bench.systems import Case, FloorSystem, MeshSystem, System  # noqa: E402
+
+BURN_US = 20.0
+
+
+def arguments() -> argparse.Namespace:
+    quick = os.environ.get("EVENTING_BENCH_QUICK", "") not in {"", "0"}
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--all", action="store_true", help="fan-out 1, 10, 100 with 0.5 KB and 10 KB")
+    parser.add_argument("--fan-out", type=int, nargs="+", default=[1])
+    parser.add_argument("--size", type=int, nargs="+", default=[512], help="bytes of data of an event (at least 64)")
+    parser.add_argument("--rounds", type=int, default=1 if quick else 5)
+    parser.add_argument("--seconds", type=float, default=0.8 if quick else 1.5, help="measured, per system and round")
+    parser.add_argument("--warm-up", type=float, default=0.3)
+    parser.add_argument("--systems", nargs="+", default=["floor", "lean", "mesh"], choices=["floor", "lean", "mesh"])
+    parser.add_argument("--concurrency", type=int, default=32, help="per subscription of the mesh; the floor's pool has 32")
+    parser.add_argument("--prove", action="store_true", help="measure the harness instead of the mesh")
+    parser.add_argument("--gate", action="store_true", help=f"fail when a ratio is above {BUDGET}")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "benchmarks.md")
+    options = parser.parse_args()
+    options.quick = quick
+    if options.all:
+        options.fan_out, options.size = [1, 10, 100], [512, 10 << 10]
+    return options
+
+
+def main() -> int:
+    options = arguments()
+    cases = [Case(fan_out, size) for size in options.size for fan_out in options.fan_out]
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="eventing-bench-")))
+        rig = Rig(directory)
+        stack.callback(rig.close)
+        return prove(options, rig, cases, stack) if options.prove else compare(options, rig, cases, directory, stack)
+
+
+def compare(options: argparse.Namespace, rig: Rig, cases: list[Case], directory: Path, stack: ExitStack) -> int:
+    systems: list[System] = []
+    mesh: MeshSystem | None = None
+    for name in options.systems:
+        if name == "mesh":
+            mesh = MeshSystem(name, rig.port, directory, cases, options.concurrency)
+            systems.append(mesh)
+        else:
+            systems.append(FloorSystem(name, rig.port, *(["--lean"] if name == "lean" else [])))
+        stack.callback(systems[-1].close)
+    idle_kib: dict[str, int] = {}
+    if mesh is not None:
+        for case in cases:
+            mesh.prepare(case)
+        time.sleep(1.0)
+        idle_kib = {f"{role(mesh, pid)} ({pid})": memory_kib(pid) for pid in mesh.pids()}
+    results = []
+    for case in cases:
+        results.append(measure(options, rig, systems, case))
+        print(table(results[-1]), verdict(results[-1]), sep="\n", end="\n\n", flush=True)
+    idle_kib = {name.partition(" (")[0]: kib for name, kib in idle_kib.items()}
+    for name, kib in idle_kib.items():
+        print(f"idle {name}: {kib / 1024:.0f} MB")
+    text = markdown(
+        Machine.here(ROOT, os.cpu_count() or 1),
+        results,
+        idle_kib=idle_kib,
+        start_s=mesh.start_s if mesh else None,
+        method=METHOD + f"- Concurrency per subscription: {options.concurrency}, as many as the floor's pool has connections.\n",
+        quick=options.quick,
+    )
+    write(options, text)
+    over = [
+        str(result.case)
+        for result in results
+        if "mesh" in result.throughputs
+        and ratio(result, "mesh", "floor").middle > BUDGET.get(result.case.fan_out, LIMIT)
+    ]
+    if options.gate and over:
+        print("over the budget:", "; ".join(over))
+        return 1
+    return 0
+
+
+def role(mesh: MeshSystem, pid: int) -> str:
+    if pid == mesh.pid:
+        return "data plane"
+    command = command_line(pid)
+    return next((word for word in ("control", "supervisor", "quickstart") if word in command), "supervisor")
+
+
+def measure(options: argparse.Namespace, rig: Rig, systems: list[System], case: Case) -> CaseResult:
+    for system in systems:
+        system.prepare(case)
+    fast = throughputs(rig, systems, case, options.rounds, options.warm_up, options.seconds)
+    timed = [system for system in systems if system.name != "lean"]
+    slowest = timed[-1]
+    highest = Range.of([one.deliveries_per_s for one in fast[slowest.name]]).middle / case.fan_out
+    rate = max(1, int(highest / 2))
+    slow = latencies(rig, timed, case, rate, options.rounds, options.warm_up, options.seconds)
+    return CaseResult(case, fast, slow, {system.name: peak_memory_kib(system.pid) for system in systems})
+
+
+def prove(options: argparse.Namespace, rig: Rig, cases: list[Case], stack: ExitStack) -> int:
+    """The twin must cost what the floor costs, the slowed floor its known amount more."""
+    burn = ("--burn-us", str(BURN_US))
+    systems: list[System] = [
+        FloorSystem("floor", rig.port),
+        FloorSystem("twin", rig.port),
+        FloorSystem("slowed", rig.port, *burn),
+    ]
+    for system in systems:
+        stack.callback(system.close)
+    good = True
+    for case in cases:
+        result = measure(options, rig, systems, case)
+        twin = ratio(result, "twin", "floor").middle
+        pairs = zip(result.throughputs["slowed"], result.throughputs["floor"], strict=True)
+        added = Range.of([slowed.cpu_us - floor.cpu_us for slowed, floor in pairs]).middle
+        fine = abs(twin - 1) < 0.15 and 0.75 * BURN_US < added < 1.35 * BURN_US
+        good = good and fine
+        print(table(result))
+        print(f"twin: {twin:.2f} × the floor; slowed by {BURN_US} µs: measured {added:.1f}. {'Good.' if fine else 'NOT GOOD.'}\n")
+    return 0 if good else 1
+
+
+def write(options: argparse.Namespace, text: str) -> None:
+    """A quick run never replaces the figures of a whole one."""
+    output: Path = options.output
+    if options.quick and output.exists() and QUICK_MARK not in output.read_text():
+        print(f"{output.name} keeps the figures of its last whole run")
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(text)
+    print(f"written: {output}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -154,13 +154,35 @@ class Channel(Protocol):
 
 
 class Budget:
-    """The process-wide bound on the bytes of events held in memory; shared by the channels that hold them there."""
+    """The process-wide bound on the bytes of events held in memory; shared by the channels that hold them there.
 
-    __slots__ = ("limit", "used")
+    `used` is what they hold at most: a channel adds what it stores at once and takes off what is gone when it counts again,
+    which `admits` asks all of them to do before it says no.
+    """
+
+    __slots__ = ("_recounts", "limit", "used")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
+        self._recounts: list[Callable[[], None]] = []
+
+    def join(self, recount: Callable[[], None]) -> None:
+        """A channel takes part; `recount` brings its share of `used` up to date."""
+        self._recounts.append(recount)
+
+    def leave(self, recount: Callable[[], None]) -> None:
+        self._recounts.remove(recount)
+
+    def recount(self) -> int:
+        """What is held now, exactly."""
+        for recount in self._recounts:
+            recount()
+        return self.used
+
+    def admits(self, size: int) -> bool:
+        """Whether `size` bytes more are within the bound."""
+        return self.used + size <= self.limit or self.recount() + size <= self.limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,35 +35,31 @@ _ORDERS: Final = frozenset({Order.NONE, Order.SUBSCRIPTION})
 class Record:
     """One stored event. `number` counts from 1; `end` is the number of bytes stored up to and including it."""
 
-    __slots__ = ("_budget", "end", "event", "following", "number", "size", "stored")
+    __slots__ = ("end", "event", "following", "number", "size", "stored")
 
-    def __init__(self, event: Event, number: int, size: int, end: int, stored: float, budget: Budget) -> None:
+    def __init__(self, event: Event, number: int, size: int, end: int, stored: float) -> None:
         self.event = event
         self.number = number
         self.size = size
         self.end = end
         self.stored = stored
         self.following: Record | None = None
-        self._budget = budget
-        budget.used += size
-
-    def __del__(self) -> None:
-        self._budget.used -= self.size
 
 
 class MemoryLease(Lease):
-    """A lease on a record."""
+    """A lease on a record. It must not hold the record itself: that would keep every later one alive too."""
 
-    __slots__ = ("record",)
+    __slots__ = ("number", "size")
 
-    def __init__(self, record: Record) -> None:
-        self.event = record.event
-        self.stored = record.stored
+    def __init__(self, event: Event, number: int, size: int, stored: float) -> None:
+        self.event = event
+        self.stored = stored
         self.deliveries = 0
         self.expires = None
         self.note = b""
         self.lost = False
-        self.record = record
+        self.number = number
+        self.size = size
 
 
 class MemoryChannel:
@@ -84,10 +80,11 @@ class MemoryChannel:
         self.max_events = max_events
         self.max_bytes = max_bytes
         self.clock = clock
-        self.tail = Record(Event({}), 0, 0, 0, clock(), budget)
+        self.tail = Record(Event({}), 0, 0, 0, clock())
         self._budget = budget
         self._cursors: dict[str, MemoryCursor] = {}
         self._sleeping: list[MemoryCursor] = []
+        self._counted = 0  # this channel's share of the budget
         self._closed = False
         self._refuse = False
         # Up to these counts of the log no cursor can be beyond its bound; so a publish compares two numbers and is done.
@@ -97,6 +94,7 @@ class MemoryChannel:
         self._near: list[MemoryCursor] = []
         self._scan_number = max_events // 2
         self._scan_end = max_bytes // 2
+        budget.join(self._recount)
         self.configure(channel)
 
     def configure(self, channel: Object) -> None:
@@ -108,30 +106,38 @@ class MemoryChannel:
             raise ChannelUnavailableError("the channel is closed")
         if not self._cursors:
             return None  # due to nobody
-        sizes = [len(event.data) + len(event.structured or b"") + EVENT_OVERHEAD for event in events]
-        total = sum(sizes)
+        sizes = [len(event.data) + (len(event.structured) if event.structured else 0) + EVENT_OVERHEAD for event in events]
+        total = sizes[0] if len(sizes) == 1 else sum(sizes)
         if total > self.max_bytes or len(events) > self.max_events:
             raise EventTooLargeError(f"{total} bytes do not fit the channel's bound of {self.max_bytes} bytes")
-        if self._budget.used + total > self._budget.limit:
-            raise ChannelFullError(f"all channels together hold {self._budget.used} bytes, the limit is {self._budget.limit}")
+        budget = self._budget
+        if budget.used + total > budget.limit and not budget.admits(total):
+            raise ChannelFullError(f"all channels together hold {budget.used} bytes, the limit is {budget.limit}")
         tail = self.tail
         if tail.number + len(events) > self._clear_number or tail.end + total > self._clear_end:
             self._make_room(len(events), total)
         now = self.clock()
-        budget = self._budget
         number, end = tail.number, tail.end
         for event, size in zip(events, sizes, strict=True):
             number += 1
             end += size
-            record = Record(event, number, size, end, now, budget)
+            record = Record(event, number, size, end, now)
             tail.following = record
             tail = record
         self.tail = tail
+        budget.used += total
+        self._counted += total
         if self._sleeping:
             sleeping, self._sleeping = self._sleeping, []
             for cursor in sleeping:
                 cursor.wake()
         return None
+
+    def _recount(self) -> None:
+        """Take off the budget what every cursor has passed and let go of."""
+        held = max((cursor.held_bytes for cursor in self._cursors.values()), default=0)
+        self._budget.used += held - self._counted
+        self._counted = held
 
     def _make_room(self, count: int, size: int) -> None:
         """Bring every cursor within its bound, or refuse the batch: an event is admitted for all or for none."""
@@ -169,9 +175,12 @@ class MemoryChannel:
         self._sleeping.append(cursor)
 
     async def aclose(self, deadline: float) -> None:
-        self._closed = True
         for cursor in list(self._cursors.values()):
             await cursor.detach(deadline)
+        if not self._closed:
+            self._closed = True
+            self._recount()
+            self._budget.leave(self._recount)
 
 
 class MemoryCursor:
@@ -209,13 +218,13 @@ class MemoryCursor:
         place = self._place
         while len(leases) < most and (following := place.following) is not None:
             place = following
-            lease = MemoryLease(place)
+            lease = MemoryLease(place.event, place.number, place.size, place.stored)
             out[place.number] = lease
             self._held_events += 1
             self._held_bytes += place.size
             leases.append(lease)
         self._place = place
-        if not leases and not self._asleep:
+        if len(leases) < most and not self._asleep:
             self._asleep = True
             self._channel.sleeps(self)
         return leases
@@ -230,24 +239,23 @@ class MemoryCursor:
 
     def _ends(self, lease: MemoryLease) -> bool:
         """Whether the lease was live; it is not any more."""
-        number = lease.record.number
+        number = lease.number
         if self._out.get(number) is not lease:
             return False
         del self._out[number]
         return True
 
     def settle(self, lease: MemoryLease) -> bool:
-        record = lease.record
         if not self._ends(lease):
             return False
         self._held_events -= 1
-        self._held_bytes -= record.size
+        self._held_bytes -= lease.size
         if self._ordered:
             self._wake_soon()
         return True
 
     def release(self, lease: MemoryLease) -> bool:
-        number = lease.record.number
+        number = lease.number
         if not self._ends(lease):
             return False
         heapq.heappush(self._back, (number, self._again(lease, b"")))
@@ -255,7 +263,7 @@ class MemoryCursor:
         return True
 
     def defer(self, lease: MemoryLease, until: float, note: bytes = b"") -> bool:
-        number = lease.record.number
+        number = lease.number
         if not self._ends(lease):
             return False
         heapq.heappush(self._deferred, (until, number, self._again(lease, note)))
@@ -263,7 +271,7 @@ class MemoryCursor:
         return True
 
     def _again(self, lease: MemoryLease, note: bytes) -> MemoryLease:
-        again = MemoryLease(lease.record)
+        again = MemoryLease(lease.event, lease.number, lease.size, lease.stored)
         again.deliveries = lease.deliveries + 1
         again.note = note
         return again
@@ -316,6 +324,11 @@ class MemoryCursor:
             as_of=now,
         )
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that this cursor keeps alive: what it has still to pass, and what it has handed out or holds back."""
+        return self._channel.tail.end - self._place.end + self._held_bytes
+
     def exceeds(self, count: int, size: int, events: int, bytes_: int) -> bool:
         tail, place = self._channel.tail, self._place
         return (
@@ -332,12 +345,13 @@ class MemoryCursor:
             _, _, lease = heapq.heappop(self._deferred)
         elif (following := self._place.following) is not None:
             self._place = following
-            self._consumer.evicted(MemoryLease(following), reason)
+            lease = MemoryLease(following.event, following.number, following.size, following.stored)
+            self._consumer.evicted(lease, reason)
             return True
         else:
             return False
         self._held_events -= 1
-        self._held_bytes -= lease.record.size
+        self._held_bytes -= lease.size
         self._consumer.evicted(lease, reason)
         return True
 

@@ -39,9 +39,12 @@ Headers = Sequence[tuple["HeaderName", bytes]]
 
 NAMES_MAX: Final = 4096  # distinct spellings kept; names come from outside, so the table must not grow with them
 _ATTRIBUTE_NAME = re.compile(r"[a-z0-9]+")
+_BAD_NAME = "attribute names consist of lower-case letters and digits"
 # What a hop passes on besides the event itself: Knative's dispatcher, reference "Headers"; and W3C trace context.
 _TRAVELLING = frozenset({"traceparent", "tracestate", "x-request-id"})
 _TRAVELLING_PREFIXES = ("knative-", "x-b3-")
+_FRAMING = frozenset({"host", "content-length", "transfer-encoding", "expect"})
+_ASKED_FOR = frozenset({"content-type", "authorization", "retry-after", "webhook-request-origin"})
 # HTTP binding §3.1.3.2: printable ASCII except space, double quote and percent is sent as it is.
 _ENCODED = re.compile(rb'[^\x21\x23\x24\x26-\x7e]')
 
@@ -51,16 +54,26 @@ class UnsupportedFormatError(InvalidEventError):
 
 
 class HeaderName:
-    """A header name, classified. `attribute` is set for `ce-…`, `travels` for what goes along with the event."""
+    """A header name, classified once.
 
-    __slots__ = ("attribute", "line", "lower", "travels")
+    `attribute` is set for `ce-…` (a valid attribute name, else `valid` is False); `travels` for what goes along with the event.
+    `kept` is False for what neither the binding nor an application asks for, so that the parser drops it at once; `framing` is
+    True for the few that the server itself must look at.
+    """
+
+    __slots__ = ("attribute", "framing", "kept", "line", "lower", "travels", "valid")
 
     def __init__(self, name: bytes) -> None:
         self.lower = name.lower()
         self.line = self.lower + b": "
         text = self.lower.decode("ascii", "replace")
         self.attribute = text[3:] if text.startswith("ce-") else None
+        self.valid = self.attribute is None or (
+            _ATTRIBUTE_NAME.fullmatch(self.attribute) is not None and self.attribute != "datacontenttype"
+        )
         self.travels = text in _TRAVELLING or text.startswith(_TRAVELLING_PREFIXES)
+        self.framing = text in _FRAMING
+        self.kept = self.attribute is not None or self.travels or text in _ASKED_FOR
 
     def __repr__(self) -> str:
         return f"HeaderName({self.lower!r})"
@@ -80,15 +93,65 @@ def decode(headers: Headers, body: bytes) -> list[Event]:
     """The events of one HTTP request, validated; one, unless the request is a batch.
 
     Raises InvalidEventError naming every fault, UnsupportedFormatError for an event format other than JSON.
+
+    The way of a plain binary event is kept short: its lines are joined as they came, and a look at the joined bytes tells
+    whether a value may be escaped, quoted or not ASCII, or a name be given twice or be none.
     """
-    content_type = b""
+    attributes: dict[str, str] = {}
+    lines: list[bytes] = []
+    travelling: tuple[tuple[bytes, bytes], ...] = ()
+    given = 0
     for name, value in headers:
-        if name.lower == b"content-type":
-            content_type = value
-            break
-    if content_type[:23].lower() == b"application/cloudevents":
-        return _decode_formatted(headers, content_type, body)
-    return [_decode_binary(headers, body)]
+        attribute = name.attribute
+        if attribute is not None:
+            attributes[attribute] = value.decode("latin-1")
+            lines.append(name.line + value)
+            given += name.valid
+        elif name.lower == b"content-type":
+            if value[:23].lower() == b"application/cloudevents":
+                return _decode_formatted(headers, value, body)
+            if value:
+                attributes["datacontenttype"] = value.decode("latin-1")
+                lines.append(name.line + value)
+                given += 1
+        elif name.travels:
+            travelling += ((name.lower, value),)
+            lines.append(name.line + value)
+    lines.append(b"content-length: %d\r\n\r\n" % len(body))
+    wire = b"\r\n".join(lines)
+    plain = given == len(attributes) and wire.isascii() and not (b"%" in wire or b'"' in wire or b"\t" in wire)
+    if not plain:
+        attributes = _unusual_attributes(headers)
+    try:
+        check_attributes(attributes, printable=plain)
+    except InvalidEventError as error:
+        raise InvalidEventError([Fault(_header_of(fault.field), fault.message) for fault in error.faults]) from None
+    event = Event(attributes, body, None, travelling)
+    event.wire = wire
+    return [event]
+
+
+def _unusual_attributes(headers: Headers) -> dict[str, str]:
+    """The attributes where a value is escaped, quoted or not ASCII, or a name is given twice or is none."""
+    attributes: dict[str, str] = {}
+    faults: list[Fault] = []
+    for name, value in headers:
+        attribute = name.attribute
+        if attribute is None:
+            if name.lower != b"content-type" or not value:
+                continue
+            attribute = "datacontenttype"
+        elif not name.valid:
+            message = "is sent as Content-Type in binary mode" if attribute == "datacontenttype" else _BAD_NAME
+            faults.append(Fault(f"ce-{attribute}", message))
+            continue
+        if attribute in attributes:
+            faults.append(Fault(_header_of(attribute), "header is given twice"))
+            continue
+        attributes[attribute] = _attribute_value(attribute, value)
+    if faults:
+        raise InvalidEventError(faults)
+    return attributes
 
 
 def decode_reply(headers: Headers, body: bytes) -> Event | None:
@@ -100,39 +163,6 @@ def decode_reply(headers: Headers, body: bytes) -> Event | None:
             events = decode(headers, body)
             return events[0] if len(events) == 1 else None
     return None
-
-
-def _decode_binary(headers: Headers, body: bytes) -> Event:
-    attributes: dict[str, str] = {}
-    lines: list[bytes] = []
-    travelling: list[tuple[bytes, bytes]] = []
-    for name, value in headers:
-        attribute = name.attribute
-        if attribute is not None:
-            if attribute in attributes:
-                raise InvalidEventError([Fault(f"ce-{attribute}", "header is given twice")])
-            if attribute == "datacontenttype":
-                raise InvalidEventError([Fault("ce-datacontenttype", "is sent as Content-Type in binary mode")])
-            attributes[attribute] = _attribute_value(attribute, value)
-            lines += (name.line, value, b"\r\n")
-        elif name.lower == b"content-type":
-            if value:
-                attributes["datacontenttype"] = _attribute_value("datacontenttype", value)
-                lines += (b"content-type: ", value, b"\r\n")
-        elif name.travels:
-            travelling.append((name.lower, value))
-            lines += (name.line, value, b"\r\n")
-    try:
-        check_attributes(attributes)
-    except InvalidEventError as error:
-        raise InvalidEventError([Fault(_header_of(fault.field), fault.message) for fault in error.faults]) from None
-    for attribute in attributes:
-        if not _ATTRIBUTE_NAME.fullmatch(attribute):
-            raise InvalidEventError([Fault(f"ce-{attribute}", "attribute names consist of lower-case letters and digits")])
-    event = Event(attributes, body, headers=tuple(travelling))
-    lines.append(b"content-length: %d\r\n\r\n" % len(body))
-    event.wire = b"".join(lines)
-    return event
 
 
 def _header_of(attribute: str) -> str:

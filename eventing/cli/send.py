@@ -1,18 +1,15 @@
 """`eventing send`: one event, or many, to a channel of the running mesh."""
 
-import datetime
 import json
 import sys
 import time
 import uuid
-from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import quote
 
 import typer
 
-from eventing.cli.running import Answer, connect, find, request
 from eventing.cli.terminal import DataDir, printable
 from eventing.errors import EventingError
 
@@ -40,41 +37,29 @@ def send(
 
     Example: eventing send --channel orders --type com.example.order --data '{"n": 1}'
     """
+    from eventing.event import Event, check_attributes
+    from eventing.runtime.mesh_client import MeshClient
+
     payload = _payload(data)
-    attributes = {"specversion": "1.0", "type": event_type, "source": source} | dict(map(_pair, attribute or []))
-    kind = content_type or _content_type(payload)
-    if kind:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    attributes = {"specversion": "1.0", "type": event_type, "source": source, "time": now}
+    attributes |= dict(map(_pair, attribute or []))
+    if kind := content_type or _content_type(payload):
         attributes["datacontenttype"] = kind
-    attributes.setdefault(
-        "time", datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    )
-    running = find(data_dir)
-    path = f"/{quote(namespace, safe='')}/{quote(channel, safe='')}"
     began = time.monotonic()
-    with closing(connect(running.endpoints.ingress)) as connection:
+    with MeshClient.find(data_dir) as mesh:
         for number in range(1, count + 1):
-            identity = str(uuid.uuid4()) if event_id is None else event_id if count == 1 else f"{event_id}-{number}"
-            answer = request(
-                connection, "POST", path, body=payload, headers=_headers({**attributes, "id": identity}, payload)
-            )
-            if not 200 <= answer.status < 300:
+            attributes["id"] = str(uuid.uuid4()) if event_id is None else event_id if count == 1 else f"{event_id}-{number}"
+            check_attributes(attributes)
+            answer = mesh.send(namespace, channel, Event(attributes, payload))
+            if not answer.accepted:
                 done = f" ({number - 1} of {count} were accepted)" if count > 1 else ""
-                raise EventingError(f"{namespace}/{channel} refused the event: {_problem(answer)}{done}")
+                raise EventingError(f"{namespace}/{channel} refused the event: {answer.problem}{done}")
             if count == 1:
-                receipt = printable(answer.headers.get("Eventing-Receipt", ""))
-                typer.echo(f"accepted by {namespace}/{channel}: id {printable(identity)}, receipt {receipt}")
+                identity = printable(attributes["id"])
+                typer.echo(f"accepted by {namespace}/{channel}: id {identity}, receipt {printable(answer.receipt)}")
     if count > 1:
         typer.echo(f"{count} events accepted by {namespace}/{channel} in {time.monotonic() - began:.2f} s")
-
-
-def _headers(attributes: dict[str, str], data: bytes) -> dict[str, str]:
-    """The event in binary mode. Raises InvalidEventError, which names every fault."""
-    from eventing.bindings.http import binary_head
-    from eventing.event import Event, check_attributes
-
-    check_attributes(attributes)
-    lines = binary_head(Event(attributes, data)).decode("ascii").split("\r\n")
-    return dict(line.split(": ", 1) for line in lines if line)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -87,41 +72,26 @@ def _pair(text: str) -> tuple[str, str]:
 def _payload(data: str | None) -> bytes:
     if data is None:
         return b""
-    if data == "-":
+    if data in {"-", "@-"}:
         return sys.stdin.buffer.read()
     if not data.startswith("@"):
         return data.encode()
     try:
-        return sys.stdin.buffer.read() if data == "@-" else Path(data[1:]).read_bytes()
+        return Path(data[1:]).read_bytes()
     except OSError as error:
         raise EventingError(f"the data cannot be read from {data[1:]}: {error.strerror}") from error
 
 
 def _content_type(data: bytes) -> str | None:
+    """What the data looks like: JSON, text, or neither."""
     if not data:
         return None
     try:
-        json.loads(data)
-    except (ValueError, RecursionError):
-        pass
-    else:
-        return "application/json"
-    try:
-        data.decode()
+        text = data.decode()
     except UnicodeDecodeError:
         return "application/octet-stream"
-    return "text/plain; charset=utf-8"
-
-
-def _problem(answer: Answer) -> str:
-    """The reason in the answer: `detail` of a problem document (RFC 9457) or its text."""
-    text = answer.body[:2000].decode("utf-8", "replace").strip()
     try:
-        problem = json.loads(answer.body)
+        json.loads(text)
     except (ValueError, RecursionError):
-        problem = None
-    if isinstance(problem, dict):
-        text = str(problem.get("detail") or problem.get("title") or problem.get("error") or text)
-    retry_after = answer.headers.get("Retry-After")
-    later = f"; try again in {retry_after} s" if retry_after else ""
-    return printable(f"{answer.status} {text}{later}".strip())
+        return "text/plain; charset=utf-8"
+    return "application/json"

@@ -1,15 +1,11 @@
 """`eventing trace`: where an event went, attempt by attempt, and why."""
 
 import json
-from contextlib import closing
 from typing import Annotated, Literal
-from urllib.parse import quote
 
 import typer
 
-from eventing.cli.running import connect, find, request
-from eventing.cli.terminal import DataDir, printable
-from eventing.errors import EventingError
+from eventing.cli.terminal import DataDir
 
 __all__ = ["trace"]
 
@@ -28,13 +24,10 @@ def trace(
 
     Example: eventing trace 1
     """
-    running = find(data_dir)
-    with closing(connect(running.endpoints.metrics)) as connection:
-        path = f"/trace/{quote(identity, safe='')}"
-        answer = request(connection, "GET", path, headers={"Authorization": f"Bearer {running.token}"})
-    if answer.status != 200:
-        raise EventingError(f"the mesh answered {answer.status}: {printable(answer.body[:500].decode('utf-8', 'replace'))}")
-    document = answer.json()
+    from eventing.runtime.mesh_client import MeshClient
+
+    with MeshClient.find(data_dir) as mesh:
+        document = mesh.trace(identity)
     if output == "json":
         typer.echo(json.dumps(document, indent=2))
     else:

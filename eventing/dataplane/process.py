@@ -93,7 +93,7 @@ class DataPlane:
                 gauges=lambda: {
                     "eventing_ingress_connections": len(server.connections),
                     "eventing_delivery_connections": connections.open_connections,
-                    "eventing_channel_memory_bytes": budget.used,
+                    "eventing_channel_memory_bytes": budget.recount(),
                     "eventing_channel_memory_limit_bytes": budget.limit,
                 },
                 counters=lambda: {

@@ -122,7 +122,8 @@ class ChannelTable:
                 worker.start(served.channel.attach(uid, worker, order=delivery.order))
                 served.workers[uid] = worker
             served.subscribers[uid] = subscriber
-        served.route.due = tuple(worker.number for worker in served.workers.values())
+        due = tuple(worker.number for worker in served.workers.values())
+        served.route.place = self._engine.journal.place(served.route.name, due)
 
     def _remove(self, served: Served) -> None:
         del self._served[served.key]

@@ -55,33 +55,33 @@ class Receiver:
         journal = self._journal
         for event in events:
             event.receipt = journal.next_receipt()
-        due = route.due
+        place = route.place
         try:
             stored = route.channel.publish(events)
         except ChannelError as error:
             self._unstored(request, route, events, error)
             return
         if stored is None:
-            self._accept(request, route, events, due)
+            self._accept(request, route, events, place)
         else:
-            stored.add_done_callback(lambda future: self._stored(request, route, events, due, future))
+            stored.add_done_callback(lambda future: self._stored(request, route, events, place, future))
 
     def _stored(
-        self, request: Request, route: Route, events: list[Event], due: tuple[int, ...], future: "asyncio.Future[None]"
+        self, request: Request, route: Route, events: list[Event], place: int, future: "asyncio.Future[None]"
     ) -> None:
         error = future.exception()
         if error is None:
-            self._accept(request, route, events, due)
+            self._accept(request, route, events, place)
         elif isinstance(error, ChannelError):
             self._unstored(request, route, events, error)
         else:
             self._refuse(request, route, 500, "the channel failed; see the log of the mesh", events=events)
             raise error  # to the loop's exception handler: a back end broke its contract
 
-    def _accept(self, request: Request, route: Route, events: list[Event], due: tuple[int, ...]) -> None:
-        journal, name, peer = self._journal, route.name, request.peer
+    def _accept(self, request: Request, route: Route, events: list[Event], place: int) -> None:
+        journal, peer = self._journal, request.peer_bytes
         for event in events:
-            journal.accepted(event, name, peer, due)
+            journal.accepted(event, place, peer)
         route.metrics.answered(202)
         if len(events) == 1:
             request.respond(202, b"%b%d\r\n" % (self._prefix, events[0].receipt))

@@ -14,15 +14,15 @@ _HOSTS_MAX: Final = 4096
 
 
 class Route:
-    """A channel as the ingress sees it. `due` are the journal's numbers of the subscribers that get every event from now on."""
+    """A channel as the ingress sees it. `place` is the journal's number for the channel and those to whom its events are due."""
 
-    __slots__ = ("channel", "due", "metrics", "name")
+    __slots__ = ("channel", "metrics", "name", "place")
 
     def __init__(self, name: str, channel: Channel, metrics: ChannelMetrics) -> None:
         self.name = name  # NAMESPACE/NAME
         self.channel = channel
         self.metrics = metrics
-        self.due: tuple[int, ...] = ()
+        self.place = 0
 
 
 class MisaddressedError(Exception):

@@ -1,7 +1,8 @@
-"""The journal's memory: a packed ring of attempts, and the acceptances with their events, both bounded in bytes.
+"""The journal's memory: packed rings of acceptances, of their events' bytes, and of attempts, all bounded.
 
-Writing is on the way of every event, so it packs numbers into a preallocated ring and appends to a deque, nothing more
-(reference: hot path, "journal"). Reading is for people: it works in slices and gives the loop its turn in between.
+Writing is on the way of every event, so it packs numbers and copies bytes into preallocated rings, one after the other, and keeps
+no object alive: an event that was held here for minutes would make each new one use cold memory, which cost more than all the
+rest of the journal. Reading is for people: it works in slices and gives the loop its turn in between.
 """
 
 import secrets
@@ -11,24 +12,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from eventing.bindings.http import HeaderNames, decode, event_head, payload
+from eventing.bindings.json_format import decode_structured
 from eventing.event import Event
 from eventing.journal.record import Decision, Rule
 
 __all__ = ["Acceptance", "AttemptRecord", "Journal", "Refusal", "SubscriberEntry"]
 
-# receipt, started (loop time), duration µs, subscriber, wait ms, note, status, attempt, limit, decision, rule, failure
-_ATTEMPT: Final = struct.Struct("<QdIIIIHHHBBB")
-RING_ATTEMPTS: Final = 1 << 17  # 5.6 MB once all of it has been written to; the operating system gives pages as they are used
+# receipt, received (wall clock), hash of the event's id, place of its bytes, their lengths: peer, head, payload; place number
+_ACCEPTANCE: Final = struct.Struct("<QdqQHIII")
+_STRUCTURED: Final = 1 << 31  # set in the length of the payload of a structured event
+# receipt, started (clock), duration s, wait s, subscriber, note, status, attempt, limit, decision, rule, failure
+_ATTEMPT: Final = struct.Struct("<QdffIIHHHBBB")
+# The operating system gives pages as they are first used: an idle process pays for none of these.
+RING_ATTEMPTS: Final = 1 << 17  # 5.4 MB
+RING_ACCEPTANCES: Final = 1 << 16  # 3 MB
 EVENT_BYTES: Final = 16 << 20
 NOTES: Final = 4096
 REFUSALS: Final = 1024
 SUBSCRIBERS: Final = 20_000
-# An acceptance without its event's data: the tuple, the event's attributes and head (reference: hot path, "Memory").
-ACCEPTANCE_OVERHEAD: Final = 1100
+PLACES: Final = 4096
 
 
 class Acceptance(NamedTuple):
-    """One accepted event. `due` are the subscriber numbers to which it was due."""
+    """One accepted event, unpacked. `due` are the subscriber numbers to which it was due."""
 
     receipt: int
     received: float  # wall clock, seconds
@@ -43,9 +50,9 @@ class AttemptRecord(NamedTuple):
 
     receipt: int
     started: float
-    duration_us: int
+    duration_s: float
+    wait_s: float
     subscriber: int
-    wait_ms: int
     note: int
     status: int
     attempt: int
@@ -89,13 +96,12 @@ class Journal:
         clock: Callable[[], float],
         wall: Callable[[], float],
         attempts: int = RING_ATTEMPTS,
+        acceptances: int = RING_ACCEPTANCES,
         event_bytes: int = EVENT_BYTES,
         enabled: bool = True,
     ) -> None:
         self.enabled = enabled
         self.prefix = secrets.token_hex(4)
-        self.overwritten_attempts = 0
-        self.overwritten_events = 0
         self._wall = wall
         self._clock = clock
         self._receipts = 0
@@ -103,9 +109,15 @@ class Journal:
         self._ring = bytearray(_ATTEMPT.size * attempts)
         self._written = 0
         self._pack = _ATTEMPT.pack_into
-        self._acceptances: deque[Acceptance] = deque()
-        self._event_bytes = 0
-        self._event_bytes_max = event_bytes
+        self._index = bytearray(_ACCEPTANCE.size * acceptances)
+        self._index_size = acceptances
+        self._accepted = 0
+        self._bytes = bytearray(event_bytes)
+        self._bytes_size = event_bytes
+        self._bytes_written = 0  # never wraps; what begins before this less the size is overwritten
+        self._pack_acceptance = _ACCEPTANCE.pack_into
+        self._places: dict[int, tuple[str, tuple[int, ...]]] = {}
+        self._place_number = 0
         self._notes: dict[int, str] = {}
         self._note_number = 0
         self._refusals: deque[Refusal] = deque(maxlen=REFUSALS)
@@ -118,16 +130,40 @@ class Journal:
         self._receipts += 1
         return self._receipts
 
-    def accepted(self, event: Event, channel: str, peer: str, due: tuple[int, ...]) -> None:
+    def place(self, channel: str, due: tuple[int, ...]) -> int:
+        """A number for a channel and the subscribers to which its events are due, to be used in `accepted` from now on."""
+        self._place_number += 1
+        self._places[self._place_number] = (channel, due)
+        self._places.pop(self._place_number - PLACES, None)
+        return self._place_number
+
+    def accepted(self, event: Event, place: int, peer: bytes) -> None:
         """The event is stored; `event.receipt` is its number."""
         if not self.enabled:
             return
-        self._acceptances.append(Acceptance(event.receipt, self._wall(), peer, channel, event, due))
-        self._event_bytes += len(event.data) + ACCEPTANCE_OVERHEAD
-        while self._event_bytes > self._event_bytes_max:
-            oldest = self._acceptances.popleft()
-            self._event_bytes -= len(oldest.event.data) + ACCEPTANCE_OVERHEAD
-            self.overwritten_events += 1
+        head = event_head(event)
+        body = payload(event)
+        record = b"".join((peer, head, body))
+        size = len(record)
+        limit = self._bytes_size
+        at = self._bytes_written
+        offset = at % limit
+        length = len(body)
+        if size > limit:
+            record, size, length = record[: len(peer) + len(head)], len(peer) + len(head), 0
+        if offset + size > limit:  # a record is never split: the rest of the ring stays empty this time
+            at += limit - offset
+            offset = 0
+        self._bytes[offset : offset + size] = record
+        self._bytes_written = at + size
+        number = self._accepted
+        self._accepted = number + 1
+        self._pack_acceptance(
+            self._index,
+            (number % self._index_size) * _ACCEPTANCE.size,
+            event.receipt, self._wall(), hash(event.attributes["id"]), at, len(peer), len(head),
+            length if event.structured is None else length | _STRUCTURED, place,
+        )  # fmt: skip
 
     def attempted(
         self,
@@ -149,24 +185,14 @@ class Journal:
             return
         written = self._written
         self._written = written + 1
-        if written >= self._size:
-            self.overwritten_attempts += 1
+        number = self._add_note(note) if note else 0
+        at = (written % self._size) * _ATTEMPT.size
+        if limit > 0xFFFF:
+            limit, attempt = 0xFFFF, min(attempt, 0xFFFF)
         self._pack(
-            self._ring,
-            (written % self._size) * _ATTEMPT.size,
-            receipt,
-            started,
-            min(int(duration_s * 1e6), 0xFFFFFFFF),
-            subscriber,
-            min(int(wait_s * 1e3), 0xFFFFFFFF),
-            self._add_note(note) if note else 0,
-            status,
-            min(attempt, 0xFFFF),
-            min(limit, 0xFFFF),
-            decision,
-            rule,
+            self._ring, at, receipt, started, duration_s, wait_s, subscriber, number, status, attempt, limit, decision, rule,
             failure,
-        )
+        )  # fmt: skip
 
     def _add_note(self, note: str) -> int:
         self._note_number += 1
@@ -208,9 +234,51 @@ class Journal:
     def refusals(self) -> tuple[Refusal, ...]:
         return tuple(self._refusals)
 
-    def acceptances(self) -> tuple[Acceptance, ...]:
-        """Those kept, oldest first. A copy of references: 100,000 take about a millisecond."""
-        return tuple(self._acceptances)
+    @property
+    def accepted_events(self) -> int:
+        return self._accepted
+
+    @property
+    def acceptances_kept_from(self) -> int:
+        return max(0, self._accepted - self._index_size)
+
+    @property
+    def overwritten_events(self) -> int:
+        """How many acceptances are gone, at least."""
+        return self.acceptances_kept_from
+
+    def acceptances(self, first: int, count: int, *, receipt: int, event_id: str) -> list[Acceptance]:
+        """Those of number `first` to `first + count - 1` that have this receipt or are of an event with this id."""
+        found = []
+        wanted = hash(event_id)
+        for number in range(max(first, self.acceptances_kept_from), min(first + count, self._accepted)):
+            values = _ACCEPTANCE.unpack_from(self._index, (number % self._index_size) * _ACCEPTANCE.size)
+            if values[0] != receipt and values[2] != wanted:
+                continue
+            acceptance = self._acceptance(*values)
+            if acceptance is not None and (values[0] == receipt or acceptance.event.attributes["id"] == event_id):
+                found.append(acceptance)
+        return found
+
+    def _acceptance(
+        self, receipt: int, received: float, _hash: int, at: int, peer: int, head: int, body: int, place: int
+    ) -> Acceptance | None:
+        """The record with its event made again from its bytes; None where those are overwritten."""
+        if at < self._bytes_written - self._bytes_size:
+            return None
+        structured, body = bool(body & _STRUCTURED), body & ~_STRUCTURED
+        offset = at % self._bytes_size
+        record = bytes(self._bytes[offset : offset + peer + head + body])
+        data = record[peer + head :]
+        if structured:
+            event = decode_structured(data)
+        else:
+            names = HeaderNames()
+            lines = [line.partition(b": ") for line in record[peer : peer + head].split(b"\r\n") if line]
+            (event,) = decode([(names[name], value) for name, _, value in lines], data)
+        event.receipt = receipt
+        channel, due = self._places.get(place, ("", ()))
+        return Acceptance(receipt, received, record[:peer].decode(), channel, event, due)
 
     def attempts(self, first: int, count: int) -> list[AttemptRecord]:
         """Records number `first` to `first + count - 1`, counted from the process's start; those overwritten are left out."""
@@ -220,6 +288,10 @@ class Journal:
             values = _ATTEMPT.unpack_from(self._ring, (number % self._size) * _ATTEMPT.size)
             records.append(AttemptRecord._make((*values[:9], Decision(values[9]), Rule(values[10]), values[11])))
         return records
+
+    @property
+    def overwritten_attempts(self) -> int:
+        return max(0, self._written - self._size)
 
     @property
     def attempts_written(self) -> int:

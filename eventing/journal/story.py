@@ -39,11 +39,13 @@ async def story(journal: Journal, query: str) -> dict[str, Any]:
 
 async def _find(journal: Journal, query: str) -> list[Acceptance]:
     found: list[Acceptance] = []
-    for number, acceptance in enumerate(journal.acceptances()):
-        if acceptance.event.attributes["id"] == query or journal.receipt_text(acceptance.receipt) == query:
-            found.append(acceptance)
-        if number % SLICE == SLICE - 1:
-            await asyncio.sleep(0)
+    prefix, _, number = query.rpartition("-")
+    receipt = int(number) if prefix == journal.prefix and number.isdecimal() and number.isascii() else 0
+    position = journal.acceptances_kept_from
+    while position < journal.accepted_events:
+        found += journal.acceptances(position, SLICE, receipt=receipt, event_id=query)
+        position += SLICE
+        await asyncio.sleep(0)
     return found[-MATCHES_MAX:]
 
 
@@ -99,7 +101,7 @@ def _attempt(journal: Journal, record: AttemptRecord) -> dict[str, Any]:
     return {
         "number": record.attempt,
         "started": _iso(journal.wall_time(record.started)),
-        "duration_ms": record.duration_us / 1000,
+        "duration_ms": round(record.duration_s * 1000, 3),
         "status": record.status,
         "error": ": ".join(part for part in (failure, note) if part) if failure else "",
         "decision": _decision(record, failure, note),
@@ -114,8 +116,7 @@ def _decision(record: AttemptRecord, failure: str, note: str) -> str:
         case Decision.DELIVERED:
             return f"delivered: {came}"
         case Decision.RETRYING:
-            wait = record.wait_ms / 1000
-            return f"{came} → retry {record.attempt} of {record.limit} in {wait:.1f} s: {rule}"
+            return f"{came} → retry {record.attempt} of {record.limit} in {record.wait_s:.1f} s: {rule}"
         case Decision.FAILED:
             return f"{came} → no more attempts: {rule}" + (f" ({note})" if record.rule is Rule.REPLY_FAILED else "")
         case Decision.DEAD_LETTERED:

@@ -26,13 +26,14 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something happened to an object: `old` is what the cache held before (None on ADDED); on DELETED `obj`
-    is the last state known.
+    """Something happened to an object: `old` is what the cache held before (None on ADDED); on DELETED `obj` is the last
+    state known. `own`: one's own write (`Cache.remember`) has changed the status, and nobody anything else.
     """
 
     type: Literal["ADDED", "MODIFIED", "DELETED"]
     obj: Object
     old: Object | None
+    own: bool = False
 
     @property
     def key(self) -> Key:
@@ -102,7 +103,8 @@ class Cache:
         """
         current = self._objects.get(_key(obj))
         if current is not None and _uid(current) == _uid(obj) and _newer(obj, current):
-            self._put(obj)
+            # The answer may hold somebody else's write too, whose event will then be no news: that must be told.
+            self._put(obj, own=_what_others_write(obj) == _what_others_write(current))
 
     async def run(self) -> None:
         """Follow the server until cancelled. Nothing ends it: failures are logged, and tried again after a
@@ -173,11 +175,11 @@ class Cache:
         elif _newer(obj, current):
             self._put(obj)
 
-    def _put(self, obj: Object) -> None:
+    def _put(self, obj: Object, *, own: bool = False) -> None:
         key = _key(obj)
         old = self._objects.get(key)
         self._objects[key] = obj
-        self._tell(Change("ADDED" if old is None else "MODIFIED", obj, old))
+        self._tell(Change("ADDED" if old is None else "MODIFIED", obj, old, own))
 
     def _drop(self, key: Key, last: Object | None = None) -> None:
         old = self._objects.pop(key)
@@ -196,6 +198,10 @@ def _key(obj: Object) -> Key:
 def _uid(obj: Object) -> str | None:
     uid: str | None = obj["metadata"].get("uid")
     return uid
+
+
+def _what_others_write(obj: Object) -> Object:
+    return {name: value for name, value in obj["metadata"].items() if name not in {"resourceVersion", "managedFields"}}
 
 
 def _newer(obj: Object, current: Object) -> bool:

@@ -1,35 +1,24 @@
 """What all backing channel kinds share: InMemoryChannel, KafkaChannel and those of third parties.
 
-A back end's package makes its kind with `channelable_kind` and adds only what is its own.
+A back end's package makes its kind with `channelable_kind` and adds only what is its own. No pydantic here (see
+`channelable_models`): the data plane imports this with every back end.
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import Field, create_model
-
-from eventing.resources.duck import (
-    AddressStatus,
-    AppliedEventPolicy,
-    DeliverySpec,
-    DeliveryStatus,
-    KReference,
-    Status,
-    SubscriberSpec,
-    SubscriberStatus,
-    default_delivery,
-    delivery_errors,
-)
+from eventing.resources.destinations import default_delivery, delivery_errors
 from eventing.resources.fielderror import FieldErrors
 from eventing.resources.kinds import Admission, Column, Kind, Object
-from eventing.resources.schema import Model, object_schema
+from eventing.resources.lazy_schema import LazySchema
+
+if TYPE_CHECKING:
+    from eventing.resources.schema import Model
 
 __all__ = [
     "ADDRESSABLE_COLUMNS",
     "CONTROLLER_USER",
     "SUBSCRIBABLE_ANNOTATION",
-    "ChannelableSpec",
-    "ChannelableStatus",
     "annotate",
     "channelable_kind",
 ]
@@ -54,30 +43,6 @@ CHANNELABLE_LABELS: Final = {
 CHANNELABLE_CATEGORIES: Final = ("all", "knative", "messaging", "channel")
 
 
-class ChannelableSpec(Model):
-    """What is wanted of the channel."""
-
-    subscribers: list[SubscriberSpec] | None = Field(
-        None,
-        description="Who gets the channel's events. Written by the mesh from Subscriptions, not by users.",
-    )
-    delivery: DeliverySpec | None = Field(
-        None, description="How events are delivered to subscribers whose Subscription says nothing about it."
-    )
-
-
-class ChannelableStatus(Status, AddressStatus, DeliveryStatus):
-    """What has become of the channel."""
-
-    subscribers: list[SubscriberStatus] | None = Field(None, description="Whether events reach each subscriber.")
-    dead_letter_channel: KReference | None = Field(
-        None,
-        alias="deadLetterChannel",
-        description="Set by channels that keep undeliverable events themselves.",
-    )
-    policies: list[AppliedEventPolicy] | None = Field(None, description="The EventPolicies in force.")
-
-
 def channelable_kind(
     *,
     kind: str,
@@ -85,7 +50,7 @@ def channelable_kind(
     description: str = "",
     version: str = "v1",
     short_names: tuple[str, ...] = (),
-    extra_spec_model: type[Model] | None = None,
+    extra_spec_model: "type[Model] | Callable[[], type[Model]] | None" = None,
     columns: tuple[Column, ...] = ADDRESSABLE_COLUMNS,
     scoped: bool = False,
     default: Callable[[Object, Admission], None] | None = None,
@@ -93,13 +58,20 @@ def channelable_kind(
 ) -> Kind:
     """The record of a backing channel kind of `messaging.knative.dev`.
 
-    `extra_spec_model` adds fields to the spec. `scoped` kinds have the annotation
-    `eventing.knative.dev/scope` (cluster, the default, or namespace). `default` and `errors` are the kind's
-    own rules and run after the shared ones; `errors` gives paths from the root of the object
+    `extra_spec_model` adds fields to the spec; given as a function, it is asked for only with the schema. `scoped` kinds
+    have the annotation `eventing.knative.dev/scope` (cluster, the default, or namespace). `default` and `errors` are the
+    kind's own rules and run after the shared ones; `errors` gives paths from the root of the object
     (`FieldErrors…via("spec")`).
     """
-    spec_bases = (extra_spec_model, ChannelableSpec) if extra_spec_model else (ChannelableSpec,)
-    spec = create_model(f"{kind}Spec", __base__=spec_bases, __doc__=ChannelableSpec.__doc__)
+
+    def schema() -> dict[str, Any]:
+        # Models and schemas are for the control plane; the data plane knows the kind and never asks for them.
+        from eventing.resources.channelable_models import channelable_schema
+
+        extra = extra_spec_model if extra_spec_model is None or isinstance(extra_spec_model, type) else extra_spec_model()
+        return channelable_schema(
+            kind, description or f"A {kind} keeps events and hands each to all its subscribers.", extra
+        )
 
     def default_channel(obj: Object, admission: Admission) -> None:
         annotate(obj, SUBSCRIBABLE_ANNOTATION, "v1")
@@ -122,11 +94,7 @@ def channelable_kind(
         version=version,
         kind=kind,
         plural=plural,
-        schema=object_schema(
-            description or f"A {kind} keeps events and hands each to all its subscribers.",
-            spec=spec,
-            status=ChannelableStatus,
-        ),
+        schema=LazySchema(schema),
         short_names=short_names,
         categories=CHANNELABLE_CATEGORIES,
         columns=columns,

@@ -37,7 +37,7 @@ def crd(kind: Kind) -> dict[str, Any]:
         version["subresources"] = {"status": {}}
     if kind.columns:
         version["additionalPrinterColumns"] = [_column(column) for column in kind.columns]
-    version["schema"] = {"openAPIV3Schema": _plain(kind.schema)}
+    version["schema"] = {"openAPIV3Schema": _plain(dict(kind.schema))}
     metadata: dict[str, Any] = {"name": f"{kind.plural}.{kind.group}"}
     if kind.labels:
         metadata["labels"] = dict(kind.labels)

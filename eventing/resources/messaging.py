@@ -1,11 +1,13 @@
 """Channel and Subscription of `messaging.knative.dev/v1`."""
 
 import copy
+from functools import lru_cache
 from typing import Any, Final
 
 import yaml
 from pydantic import Field
 
+from eventing.errors import Fault, InvalidObjectError
 from eventing.resources.channelable import (
     ADDRESSABLE_COLUMNS,
     AGE_COLUMN,
@@ -14,9 +16,15 @@ from eventing.resources.channelable import (
     CRD_INSTALL,
     READY_COLUMNS,
     SUBSCRIBABLE_ANNOTATION,
-    ChannelableSpec,
-    ChannelableStatus,
     annotate,
+)
+from eventing.resources.channelable_models import ChannelableSpec, ChannelableStatus
+from eventing.resources.destinations import (
+    default_delivery,
+    default_destination,
+    delivery_errors,
+    destination_errors,
+    reference_errors,
 )
 from eventing.resources.duck import (
     Auth,
@@ -25,11 +33,6 @@ from eventing.resources.duck import (
     Destination,
     KReference,
     Status,
-    default_delivery,
-    default_destination,
-    delivery_errors,
-    destination_errors,
-    reference_errors,
 )
 from eventing.resources.fielderror import FieldErrors, immutable_diff
 from eventing.resources.kinds import Admission, Kind, Object
@@ -118,20 +121,25 @@ def _default_template(namespace: str, admission: Admission) -> Object:
     """The template of the ConfigMap that users edit; the shipped default where it says nothing."""
     text = admission.config_map(_DEFAULTS_NAMESPACE, _DEFAULTS_CONFIG_MAP).get(_DEFAULTS_KEY)
     if text:
-        where = f"ConfigMap {_DEFAULTS_NAMESPACE}/{_DEFAULTS_CONFIG_MAP}, key {_DEFAULTS_KEY}"
         try:
-            config = yaml.safe_load(text)
+            config = _parsed(text)
         except yaml.YAMLError as error:
-            FieldErrors.of(
-                "cannot choose a default channel", "spec.channelTemplate", details=f"{where}: {error}"
-            ).raise_if_any()
+            where = f"ConfigMap {_DEFAULTS_NAMESPACE}/{_DEFAULTS_CONFIG_MAP}, key {_DEFAULTS_KEY}"
+            message = f"cannot choose a default channel: spec.channelTemplate\n{where}: {error}"
+            raise InvalidObjectError(message, [Fault("spec.channelTemplate", f"{where} is not YAML")]) from error
         if isinstance(config, dict):
             by_namespace = config.get("namespaceDefaults")
-            template = (by_namespace or {}).get(namespace) if isinstance(by_namespace, dict | None) else None
+            template = by_namespace.get(namespace) if isinstance(by_namespace, dict) else None
             template = template or config.get("clusterDefault")
             if isinstance(template, dict):
                 return {key: copy.deepcopy(template[key]) for key in ("apiVersion", "kind", "spec") if template.get(key)}
     return dict(_SHIPPED_DEFAULT)
+
+
+@lru_cache(maxsize=4)
+def _parsed(text: str) -> Any:
+    """The ConfigMap's YAML; parsed once, since every Channel that is made asks for it."""
+    return yaml.safe_load(text)
 
 
 def _validate_channel(obj: Object, old: Object | None, _admission: Admission) -> None:

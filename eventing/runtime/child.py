@@ -12,12 +12,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import uvloop
 
 from eventing.errors import StartError
 from eventing.observe.logs import configure
+from eventing.runtime.data_directory import DataDirectory
 from eventing.runtime.settings import ChildSettings
 
 __all__ = ["RoleClass", "RunningRole", "main"]
@@ -74,6 +76,8 @@ async def _play(role: RunningRole, settings: ChildSettings, orders_fd: int, star
         while os.read(orders_fd, 4096):
             pass
         if not ended.is_set():
+            # This process still holds the lock of the data directory, so the file is not another mesh's.
+            DataDirectory(Path(settings.data_dir)).remove_endpoints()
             loop.call_soon_threadsafe(stop.set)
             if not ended.wait(settings.drain_s + _GRACE_S):
                 os._exit(1)

@@ -191,8 +191,10 @@ class Supervisor:
                 self._lost(child, _ending(code))
 
     def _drop(self, child: Child) -> None:
+        """Read the last words of a process that has ended, and forget it."""
         if child.reports_fd in self._selector.get_map():
             self._report(child)
+        if child.reports_fd in self._selector.get_map():
             self._selector.unregister(child.reports_fd)
         child.forget()
 
@@ -283,14 +285,15 @@ def _bind_all(settings: UpSettings) -> dict[str, socket.socket]:
     return listeners
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], roles: tuple[Role, ...] = ROLES) -> int:
     """`python -P -m eventing.runtime.supervisor SETTINGS-AS-JSON`: what `eventing up` executes in its own place."""
     settings = UpSettings.from_json(arguments[0])
     directory = DataDirectory(Path(settings.data_dir))
     try:
         directory.open()
         listeners = _bind_all(settings)
-        roles = (*ROLES, QUICKSTART) if settings.quickstart else ROLES
+        if settings.quickstart:
+            roles = (*roles, QUICKSTART)
         return Supervisor(settings, directory, listeners, roles).run()
     except StartError as error:
         _print(f"eventing {__version__} cannot start: {error}\n", 2)

@@ -281,6 +281,25 @@ class ChannelContract:
                 assert subscriber.settle(lease)
         assert not subscriber.consumer.reentered
 
+    @clause("C-11")
+    async def test_a_take_that_gave_less_than_asked_is_followed_by_a_wake(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        subscriber = await self.subscribed(harness, channel)
+        await stored(channel, event("1"))
+        await subscriber.taken(1)
+        assert subscriber.take(10) == []
+        await stored(channel, event("2"))
+        async with asyncio.timeout(WITHIN_S):
+            while len(subscriber.take(10)) == 0:
+                subscriber.consumer.woken.clear()
+                await subscriber.consumer.woken.wait()
+        # One was given where ten were asked for, with the first still out: the next must be told of.
+        subscriber.consumer.woken.clear()
+        await stored(channel, event("3"))
+        async with asyncio.timeout(WITHIN_S):
+            await subscriber.consumer.woken.wait()
+        assert ids(subscriber.take(10)) == ["3"]
+
     @clause("C-12")
     async def test_an_event_has_one_live_lease(self, harness: ChannelHarness) -> None:
         channel = await harness.open()

@@ -75,18 +75,48 @@ class Waiter(Protocol):
         """An attempt to open a connection on your behalf failed."""
 
 
+class Memo(dict[bytes, tuple[int, list[tuple[HeaderName, bytes]]]]):
+    """Answers seen before, whole and without a body, by their bytes: an origin says the same thing thousands of times.
+
+    Bounded, and of no use where every answer is different: then it stops learning (reference: hot path, "Response memo")."""
+
+    SIZE_MAX: Final = 512
+    ENTRIES_MAX: Final = 64
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hits = 0
+        self._learnt = 0
+
+    def learn(self, data: bytes, status: int, headers: list[tuple[HeaderName, bytes]]) -> None:
+        if len(data) > self.SIZE_MAX or not data.endswith(b"\r\n\r\n") or status < 200:
+            return
+        if self._learnt > 1000 and self.hits < self._learnt:
+            return
+        if len(self) >= self.ENTRIES_MAX:
+            self.clear()
+        self._learnt += 1
+        self[data] = (status, headers)
+
+
+_BODILESS: Final = frozenset({204, 304})
+
+
 class Connection(asyncio.Protocol):
     """One connection to an origin. `deadline` is loop time, swept by the pool."""
 
     __slots__ = (
         "_body",
         "_body_bytes",
+        "_clean",
         "_complete",
         "_exchange",
         "_framed",
-        "_header_bytes",
+        "_head_bytes",
+        "_header_count",
         "_headers",
         "_parser",
+        "_reusable",
         "_sent",
         "_status",
         "_transport",
@@ -105,11 +135,14 @@ class Connection(asyncio.Protocol):
         self._sent: tuple[bytes, bytes, bytes] | None = None
         self._status = 0
         self._headers: list[tuple[HeaderName, bytes]] = []
-        self._header_bytes = 0
+        self._header_count = 0
+        self._head_bytes = 0
+        self._clean = True  # between two answers
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._framed = False
         self._complete = False
+        self._reusable = False
 
     @property
     def usable(self) -> bool:
@@ -140,8 +173,23 @@ class Connection(asyncio.Protocol):
             self.close()  # an answer nobody asked for: nothing on this connection can be matched any more
             return
         self._sent = None
+        memo = self.pool.memo
+        if self._clean and (known := memo.get(data)) is not None:
+            # From a clean state the parse is a function of the bytes: this very answer was parsed before.
+            memo.hits += 1
+            self._status, self._headers = known
+            self._body = []
+            self._finish(reusable=True)
+            return
+        clean, self._clean = self._clean, False
         try:
             self._parser.feed_data(data)
+            if self._head_bytes >= 0:
+                self._head_bytes += len(data)
+                if self._head_bytes > self.pool.limits.header_bytes:
+                    self._too_large_head()
+        except _GivenUpError:
+            return
         except httptools.HttpParserUpgrade:
             self._fail(ResponseFailure("ProtocolError", "the answer switches protocols", self._status))
             return
@@ -153,7 +201,10 @@ class Connection(asyncio.Protocol):
             self._fail(ResponseFailure("ProtocolError", f"the answer is not HTTP/1.1: {error}", self._status))
             return
         if self._complete:
-            self._finish(reusable=self._parser.should_keep_alive() and self._framed)
+            self._clean = True
+            if clean and self._reusable and not self._body:
+                memo.learn(data, self._status, self._headers)
+            self._finish(reusable=self._reusable)
 
     def eof_received(self) -> bool:
         return False
@@ -180,7 +231,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._headers = []
-        self._header_bytes = 0
+        self._header_count = 0
+        self._head_bytes = 0
         self._body = []
         self._body_bytes = 0
         self._framed = False
@@ -188,19 +240,25 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         header = self.pool.names[name]
-        self._header_bytes += len(name) + len(value)
-        self._headers.append((header, value))
+        if header.kept:
+            self._headers.append((header, value))
+        elif header.framing:
+            self._framed = True  # Content-Length or Transfer-Encoding; the other two are never in an answer
+        self._header_count += 1
+        if self._header_count > self.pool.limits.header_count:
+            self._too_large_head()
+
+    def _too_large_head(self) -> None:
         limits = self.pool.limits
-        if self._header_bytes > limits.header_bytes or len(self._headers) > limits.header_count:
-            self._fail(ResponseFailure("HeadersTooLarge", f"more than {limits.header_count} headers or "
-                                       f"{limits.header_bytes} bytes of them", self._status))
-            raise _GivenUpError
+        self._fail(ResponseFailure("HeadersTooLarge", f"more than {limits.header_count} headers or "
+                                   f"{limits.header_bytes} bytes of them", self._parser.get_status_code()))
+        raise _GivenUpError
 
     def on_headers_complete(self) -> None:
-        self._status = self._parser.get_status_code()
-        self._framed = self._status in {204, 304} or any(
-            name.lower in {b"content-length", b"transfer-encoding"} for name, _ in self._headers
-        )
+        status = self._status = self._parser.get_status_code()
+        self._head_bytes = -1
+        if status in _BODILESS:
+            self._framed = True
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -213,6 +271,8 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._status >= 200:  # 1xx answers announce another one
             self._complete = True
+            # Asked here and not later: the parser forgets how the message was framed when it begins the next.
+            self._reusable = self._framed and self._parser.should_keep_alive()
 
     # the end of an exchange
 
@@ -276,6 +336,7 @@ class Pool:
         self.origin = origin
         self.names = names
         self.limits = limits or ClientLimits()
+        self.memo = Memo()
         self._connector = connector
         self._spawn = spawn
         self._limit = limit

@@ -56,8 +56,7 @@ class Request:
         host: bytes,
         headers: list[tuple[HeaderName, bytes]],
         body: bytes,
-        *,
-        keep_alive: bool,
+        keep_alive: bool,  # noqa: FBT001 - positional: one is made for each event
     ) -> None:
         self._connection = connection
         self.method = method
@@ -72,6 +71,10 @@ class Request:
     def peer(self) -> str:
         """`address:port` of the client."""
         return self._connection.peer
+
+    @property
+    def peer_bytes(self) -> bytes:
+        return self._connection.peer_bytes
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of the header of this lower-case name."""
@@ -166,10 +169,13 @@ class ServerConnection(asyncio.Protocol):
     __slots__ = (
         "_body",
         "_body_bytes",
-        "_header_bytes",
+        "_expects",
+        "_head_bytes",
         "_headers",
         "_host",
+        "_hosts",
         "_loop",
+        "_names",
         "_parser",
         "_pending",
         "_read_paused",
@@ -179,6 +185,7 @@ class ServerConnection(asyncio.Protocol):
         "_target",
         "_transport",
         "peer",
+        "peer_bytes",
         "server",
     )
 
@@ -188,6 +195,7 @@ class ServerConnection(asyncio.Protocol):
         self.server = server
         self._loop = loop
         self.peer = ""
+        self.peer_bytes = b""
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._pending: deque[Request] = deque()
@@ -198,7 +206,10 @@ class ServerConnection(asyncio.Protocol):
         self._target = b""
         self._host = b""
         self._headers: list[tuple[HeaderName, bytes]] = []
-        self._header_bytes = 0
+        self._names = server.names
+        self._hosts = 0
+        self._head_bytes = 0
+        self._expects = False
         self._body: list[bytes] = []
         self._body_bytes = 0
 
@@ -208,6 +219,7 @@ class ServerConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         address = transport.get_extra_info("peername")
         self.peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix"
+        self.peer_bytes = self.peer.encode()
         self.server.connections.add(self)
         self.server.accepted_total += 1
         if len(self.server.connections) > self.server.limits.connections:
@@ -235,6 +247,11 @@ class ServerConnection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
+            if self._state == self.HEAD:
+                # Counted by what came while no head was complete, not by header: a chunk is at most 256 KiB.
+                self._head_bytes += len(data)
+                if self._head_bytes > self.server.limits.header_bytes:
+                    self._refuse(431, f"the head of the request has more than {self.server.limits.header_bytes} bytes")
         except httptools.HttpParserUpgrade:
             # The data-plane contract ignores Upgrade; what follows the head is unknown ground, so close after answering.
             if self._pending:
@@ -252,51 +269,48 @@ class ServerConnection(asyncio.Protocol):
         self._state = self.HEAD
         self._since = self._loop.time()
         self._target = b""
+        self._host = b""
+        self._hosts = 0
         self._headers = []
-        self._header_bytes = 0
         self._body = []
         self._body_bytes = 0
 
     def on_url(self, url: bytes) -> None:
-        self._target += url
-        self._count(len(url))
+        self._target = self._target + url if self._target else url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_bytes += len(name) + len(value) + 4
-        self._headers.append((self.server.names[name], value))
-        if self._header_bytes > self.server.limits.header_bytes or len(self._headers) > self.server.limits.header_count:
-            self._too_large_head()
+        header = self._names[name]
+        if header.kept:
+            self._headers.append((header, value))
+        elif header.framing:
+            self._frame(header.lower, value)
 
-    def _count(self, size: int) -> None:
-        self._header_bytes += size
-        if self._header_bytes > self.server.limits.header_bytes:
-            self._too_large_head()
-
-    def _too_large_head(self) -> None:
-        limits = self.server.limits
-        self._refuse(431, f"more than {limits.header_count} headers or {limits.header_bytes} bytes of them")
-        raise _RefusedError
+    def _frame(self, name: bytes, value: bytes) -> None:
+        """The headers that the server itself must look at."""
+        limit = self.server.limits.body_bytes
+        if name == b"host":
+            self._hosts += 1
+            self._host = value
+        elif name == b"content-length":
+            if int(value) > limit:
+                self._refuse(413, f"the body has {int(value)} bytes, the limit is {limit}")
+                raise _RefusedError
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self._expects = True
 
     def on_headers_complete(self) -> None:
         self._state = self.BODY
-        limit = self.server.limits.body_bytes
-        hosts = 0
-        for name, value in self._headers:
-            lower = name.lower
-            if lower == b"host":
-                hosts += 1
-                self._host = value
-            elif lower == b"content-length":
-                if int(value) > limit:
-                    self._refuse(413, f"the body has {int(value)} bytes, the limit is {limit}")
-                    raise _RefusedError
-            elif (
-                lower == b"expect" and value.lower() == b"100-continue" and not self._pending and self._transport is not None
-            ):
-                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if hosts != 1 and self._parser.get_http_version() == "1.1":
+        self._head_bytes = 0
+        if self._hosts != 1 and self._parser.get_http_version() == "1.1":
             self._refuse(400, "exactly one Host header is required (RFC 9112 section 3.2)")
             raise _RefusedError
+        if len(self._headers) > self.server.limits.header_count:
+            self._refuse(431, f"more than {self.server.limits.header_count} headers")
+            raise _RefusedError
+        if self._expects:
+            self._expects = False
+            if not self._pending and self._transport is not None:
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -314,7 +328,7 @@ class ServerConnection(asyncio.Protocol):
             self._host,
             self._headers,
             body[0] if len(body) == 1 else b"".join(body),
-            keep_alive=self._parser.should_keep_alive(),
+            self._parser.should_keep_alive(),
         )
         self._body = []
         self._state = self.WORKING
@@ -332,6 +346,15 @@ class ServerConnection(asyncio.Protocol):
     def answer(self, request: Request, status: int, lines: bytes, body: bytes) -> None:
         transport = self._transport
         if transport is None:
+            return
+        if not body and request.keep_alive and not self.server.closing and len(self._pending) == 1:
+            # The plain case, which is nearly every case: an accepted event.
+            transport.write(_REASONS[status] + self.server.date + lines + b"content-length: 0\r\n\r\n")
+            self._pending.clear()
+            self._state = self.IDLE
+            self._since = self._loop.time()
+            if self._read_paused:
+                self._resume_reading()
             return
         closing = not request.keep_alive or self.server.closing
         transport.write(

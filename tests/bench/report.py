@@ -165,7 +165,10 @@ def markdown(
     lines += _grid(
         ("machine", ""),
         [
-            ("CPU", f"{machine.cpu}, {machine.cores} cores, shared by the process under test, the load generator and the sink"),
+            (
+                "CPU",
+                f"{machine.cpu}, {machine.cores} cores, shared by the process under test, the load generator and the sink",
+            ),
             ("system", machine.system),
             ("Python", f"{machine.python}; {machine.libraries}"),
             ("commit", machine.commit),

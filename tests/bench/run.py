@@ -70,12 +70,13 @@ def compare(options: argparse.Namespace, rig: Rig, cases: list[Case], directory:
         for case in cases:
             mesh.prepare(case)
         time.sleep(1.0)
-        idle_kib = {f"{role(mesh, pid)} ({pid})": memory_kib(pid) for pid in mesh.pids()}
+        for pid in mesh.pids():
+            name = role(mesh, pid)
+            idle_kib[name] = idle_kib.get(name, 0) + memory_kib(pid)
     results = []
     for case in cases:
         results.append(measure(options, rig, systems, case))
         print(table(results[-1]), verdict(results[-1]), sep="\n", end="\n\n", flush=True)
-    idle_kib = {name.partition(" (")[0]: kib for name, kib in idle_kib.items()}
     for name, kib in idle_kib.items():
         print(f"idle {name}: {kib / 1024:.0f} MB")
     text = markdown(
@@ -83,15 +84,15 @@ def compare(options: argparse.Namespace, rig: Rig, cases: list[Case], directory:
         results,
         idle_kib=idle_kib,
         start_s=mesh.start_s if mesh else None,
-        method=METHOD + f"- Concurrency per subscription: {options.concurrency}, as many as the floor's pool has connections.\n",
+        method=METHOD
+        + f"- Concurrency per subscription: {options.concurrency}, as many as the floor's pool has connections.\n",
         quick=options.quick,
     )
     write(options, text)
     over = [
         str(result.case)
         for result in results
-        if "mesh" in result.throughputs
-        and ratio(result, "mesh", "floor").middle > BUDGET.get(result.case.fan_out, LIMIT)
+        if "mesh" in result.throughputs and ratio(result, "mesh", "floor").middle > BUDGET.get(result.case.fan_out, LIMIT)
     ]
     if options.gate and over:
         print("over the budget:", "; ".join(over))
@@ -137,7 +138,9 @@ def prove(options: argparse.Namespace, rig: Rig, cases: list[Case], stack: ExitS
         fine = abs(twin - 1) < 0.15 and 0.75 * BURN_US < added < 1.35 * BURN_US
         good = good and fine
         print(table(result))
-        print(f"twin: {twin:.2f} × the floor; slowed by {BURN_US} µs: measured {added:.1f}. {'Good.' if fine else 'NOT GOOD.'}\n")
+        print(
+            f"twin: {twin:.2f} × the floor; slowed by {BURN_US} µs: measured {added:.1f}. {'Good.' if fine else 'NOT GOOD.'}\n"
+        )
     return 0 if good else 1
 
 

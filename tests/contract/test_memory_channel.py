@@ -51,7 +51,7 @@ class MemoryHarness(ChannelHarness):
         return ids
 
     async def fill(self, channel: Channel) -> bool:
-        self._budget.limit = self._budget.used + 2000
+        self._budget.limit = self._budget.recount() + 2000
         channel.publish([event("fits")])
         return True
 

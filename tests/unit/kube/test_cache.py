@@ -137,6 +137,17 @@ async def test_own_writes_are_remembered_and_not_told_twice(at: Fixture) -> None
     assert at.cache.get("ns", "a") == thing("a", 6)
 
 
+async def test_an_answer_that_holds_somebody_elses_write_is_not_ones_own(at: Fixture) -> None:
+    at.client.lists.put_nowait(([thing("a", 1)], "1"))
+    await at.told(1)
+    mine, theirs = thing("a", 5), thing("a", 7)
+    mine["status"] = {"seen": True}
+    theirs["metadata"]["generation"] = 2
+    at.cache.remember(mine)
+    at.cache.remember(theirs)
+    assert [at.changes.get_nowait().own for _ in range(2)] == [True, False]
+
+
 async def test_a_late_answer_brings_nothing_back(at: Fixture) -> None:
     at.client.lists.put_nowait(([thing("a", 1)], "1"))
     at.client.events.put_nowait(("DELETED", thing("a", 6)))

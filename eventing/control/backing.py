@@ -1,0 +1,327 @@
+"""Backing channels of every kind: provisioned in their back end, given their subscribers, reported ready.
+
+Steps and the condition that each owns: what the channel needs in the back end (ChannelServiceReady, or what the factory
+names); its address (Addressable); the data-plane processes that serve it (EndpointsReady); its dead-letter sink. The
+subscribers are written with one request however many Subscriptions have changed.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from eventing.channels import Provisioned, Provisioner
+from eventing.control import reasons
+from eventing.control.channel import mark_dead_letter_sink
+from eventing.control.status import FIELD_MANAGER, begin_status, deleted, key_of, write_status
+from eventing.control.world import Backing, World
+from eventing.errors import ApiError, ApiUnavailableError, EventingError, ObjectConflictError, ObjectNotFoundError
+from eventing.reconcile import Again, Done, Key, Outcome
+from eventing.resources.conditions import Conditions, ConditionSet
+from eventing.resources.kinds import Object
+from eventing.resources.messaging import SUBSCRIPTION
+
+__all__ = ["BackingReconciler"]
+
+FINALIZER: Final = "channels.eventing-mesh.dev/provision"
+
+_TRUST_S: Final = 600.0  # how long the back end's word is taken before it is asked again
+_UNREADY_RETRY_S: Final = 5.0
+_REPORT_S: Final = 0.25  # how long the data plane may take before the status says that it is waited for
+_WRITE_SHARE: Final = 4.0  # a write that took t is followed by the next after 4t at the earliest …
+_LONGEST_PAUSE_S: Final = 1.0  # … or after this
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What the reconciler knows of one channel beyond the objects; forgetting it costs requests, nothing else."""
+
+    uid: str
+    provisioned: Provisioned | None = None
+    provisioned_for: Any = None
+    trusted_until: float = 0.0
+    ensured: dict[str, float] = field(default_factory=dict)  # Subscription uid -> trusted until
+    written: dict[str, tuple[Object, int]] = field(default_factory=dict)  # uid -> entry, generation that brought it
+    not_before: float = 0.0
+
+
+class BackingReconciler:
+    """Reconciles the channels of one back end."""
+
+    def __init__(self, world: World, backing: Backing, provisioner: Provisioner, *, ingress_url: str) -> None:
+        self.name = backing.kind.plural
+        self._world = world
+        self._backing = backing
+        self._provisioner = provisioner
+        self._ingress_url = ingress_url.rstrip("/")
+        self._memory: dict[Key, _Memory] = {}
+        # A back end that keeps nothing outside the mesh needs no finalizer; one that does not say may do so.
+        self._finalizes = bool(getattr(backing.factory, "external", True))
+        self._provision_condition: str = getattr(backing.factory, "provision_condition", reasons.CHANNEL_SERVICE_READY)
+        self._conditions = ConditionSet(
+            reasons.SERVICE_READY,
+            reasons.ENDPOINTS_READY,
+            reasons.ADDRESSABLE,
+            self._provision_condition,
+            reasons.DEAD_LETTER_SINK_RESOLVED,
+            reasons.EVENT_POLICIES_READY,
+        )
+
+    def pause_s(self, key: Key) -> float:
+        """How long to wait before the channel's subscribers are written again: 0 unless that was just done at length."""
+        memory = self._memory.get(key)
+        return max(0.0, memory.not_before - asyncio.get_running_loop().time()) if memory else 0.0
+
+    async def reconcile(self, key: Key) -> Outcome:
+        channel = self._backing.cache.get(*key)
+        if channel is None:
+            self._memory.pop(key, None)
+            self._backing.forget(key)
+            self._world.references.track((self.name, key), ())
+            return Done()
+        if deleted(channel):
+            return await self._finalise(channel)
+        memory = self._memory.get(key)
+        if memory is None or memory.uid != channel["metadata"]["uid"]:
+            memory = self._memory[key] = _Memory(channel["metadata"]["uid"])
+        if self._finalizes:
+            channel = await self._ensure_finalizer(channel)
+        await self._provision(channel, memory)
+        wanted, unready = await self._wanted_subscribers(channel, memory)
+        if wanted != ((channel.get("spec") or {}).get("subscribers") or []):
+            if (pause := self.pause_s(key)) > 0:
+                return Again(pause)
+            channel = await self._write_subscribers(channel, wanted, memory)
+            if (channel.get("status") or {}).get("address"):
+                # The data plane is about to say that it has applied it; one status then says it all.
+                return Again(_REPORT_S)
+        return await self._write_status(channel, memory, unready)
+
+    async def _write_status(self, channel: Object, memory: _Memory, unready: dict[str, Provisioned]) -> Outcome:
+        key = key_of(channel)
+        status = begin_status(channel)
+        conditions = self._conditions.manage(status, self._world.now)
+        conditions.mark_true(reasons.EVENT_POLICIES_READY, reasons.OIDC_DISABLED, reasons.NO_AUTHORISATION)
+        conditions.mark_true(reasons.SERVICE_READY)
+        outcome = await mark_dead_letter_sink(self._world, (self.name, key), channel, status, conditions)
+        self._mark_provisioned(memory, conditions)
+        applied = self._world.planes.generation(self._backing.kind, channel)
+        self._mark_endpoints(applied, conditions)
+        self._mark_address(channel, status, conditions)
+        states = self._subscriber_states(channel, memory, applied, unready)
+        states += await self._remove_gone(channel, memory, applied, {state["uid"] for state in states})
+        if states or "subscribers" in status:
+            status["subscribers"] = states
+        await write_status(self._world.client, self._backing.cache, channel, status)
+        provisioned = memory.provisioned
+        if unready or provisioned is None or not provisioned.ready:
+            return Again(_UNREADY_RETRY_S)
+        return outcome
+
+    # Provision.
+
+    async def _ensure_finalizer(self, channel: Object) -> Object:
+        present = channel["metadata"].get("finalizers") or []
+        if FINALIZER in present:
+            return channel
+        return await self._patch_metadata(channel, {"finalizers": [*present, FINALIZER]})
+
+    async def _finalise(self, channel: Object) -> Outcome:
+        present = channel["metadata"].get("finalizers") or []
+        if FINALIZER in present:
+            await self._provisioner.remove(channel)
+            try:
+                await self._patch_metadata(channel, {"finalizers": [name for name in present if name != FINALIZER] or None})
+            except ObjectNotFoundError:
+                return Done()
+        return Done()
+
+    async def _patch_metadata(self, channel: Object, changes: Object) -> Object:
+        metadata = channel["metadata"]
+        body = {"metadata": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"], **changes}}
+        written = await self._world.client.patch(self._backing.kind, *key_of(channel), body, field_manager=FIELD_MANAGER)
+        self._backing.cache.remember(written)
+        return written
+
+    async def _provision(self, channel: Object, memory: _Memory) -> None:
+        """Ask the back end when something that it may read has changed, when it was not ready, and now and then."""
+        spec = {name: value for name, value in (channel.get("spec") or {}).items() if name != "subscribers"}
+        what = (spec, channel["metadata"].get("annotations"))
+        now = asyncio.get_running_loop().time()
+        known = memory.provisioned
+        if known is not None and known.ready and memory.provisioned_for == what and now < memory.trusted_until:
+            return
+        try:
+            memory.provisioned = await self._provisioner.ensure(channel)
+        except EventingError as error:
+            memory.provisioned = Provisioned(False, reasons.CHANNEL_SERVICE_FAILED, str(error))
+        memory.provisioned_for = what
+        memory.trusted_until = now + _TRUST_S
+
+    def _mark_provisioned(self, memory: _Memory, conditions: Conditions) -> None:
+        provisioned = memory.provisioned or Provisioned(None)
+        if provisioned.ready:
+            conditions.mark_true(self._provision_condition)
+        elif provisioned.ready is None:
+            conditions.mark_unknown(self._provision_condition, provisioned.reason, provisioned.message)
+        else:
+            reason = provisioned.reason or reasons.CHANNEL_SERVICE_FAILED
+            conditions.mark_false(self._provision_condition, reason, provisioned.message)
+
+    # Subscribers.
+
+    async def _wanted_subscribers(self, channel: Object, memory: _Memory) -> tuple[list[Object], dict[str, Provisioned]]:
+        """The entries that spec.subscribers is to hold, and by uid the Subscriptions that the back end is not ready for.
+
+        An entry without a name was written by a user who made the backing channel himself, and stays.
+        """
+        present = {entry.get("uid"): entry for entry in (channel.get("spec") or {}).get("subscribers") or ()}
+        wanted = [entry for entry in present.values() if not entry.get("name")]
+        unready: dict[str, Provisioned] = {}
+        now = asyncio.get_running_loop().time()
+        for name in self._world.names_of(self._backing, channel):
+            for subscription in self._world.table.subscriptions_of(name):
+                uid = subscription["metadata"]["uid"]
+                # Not resolved, since the controller started or now: the last entry stays, or what is pending would be lost.
+                entry = self._world.table.entry(uid) or present.get(uid)
+                if entry is None:
+                    continue
+                if memory.ensured.get(uid, 0.0) <= now:
+                    provisioned = await self._ensure_subscription(channel, uid)
+                    if provisioned.ready:
+                        memory.ensured[uid] = now + _TRUST_S
+                    else:
+                        unready[uid] = provisioned
+                        if uid not in present:
+                            continue  # before the data plane is told, the back end must keep events for it
+                wanted.append(entry)
+        return wanted, unready
+
+    async def _ensure_subscription(self, channel: Object, uid: str) -> Provisioned:
+        try:
+            return await self._provisioner.ensure_subscription(channel, uid)
+        except EventingError as error:
+            return Provisioned(False, reasons.CHANNEL_SERVICE_FAILED, str(error))
+
+    async def _write_subscribers(self, channel: Object, wanted: list[Object], memory: _Memory) -> Object:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        metadata = channel["metadata"]
+        key = key_of(channel)
+        body = {
+            "metadata": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]},
+            "spec": {"subscribers": wanted},
+        }
+        names = self._world.names_of(self._backing, channel)
+        try:
+            written = await self._world.client.patch(self._backing.kind, *key, body, field_manager=FIELD_MANAGER)
+        except (ObjectConflictError, ObjectNotFoundError, ApiUnavailableError):
+            raise
+        except ApiError as error:
+            for name in names:
+                if self._world.table.set_failure(name, error.message):
+                    for subscription in self._world.table.keys_of(name):
+                        self._world.call_in(("subscriptions", subscription))
+            raise
+        memory.not_before = loop.time() + min(_LONGEST_PAUSE_S, _WRITE_SHARE * (loop.time() - began))
+        for name in names:
+            self._world.table.set_failure(name, None)
+        self._tell_removed(channel, wanted)
+        self._backing.cache.remember(written)
+        return written
+
+    def _tell_removed(self, channel: Object, wanted: list[Object]) -> None:
+        kept = {entry.get("uid") for entry in wanted}
+        namespace, name = key_of(channel)
+        for entry in (channel.get("spec") or {}).get("subscribers") or ():
+            if entry.get("uid") not in kept and entry.get("name"):
+                about = {
+                    "apiVersion": SUBSCRIPTION.api_version,
+                    "kind": SUBSCRIPTION.kind,
+                    "metadata": {"namespace": namespace, "name": entry["name"], "uid": entry["uid"]},
+                }
+                message = f'Subscription was removed from channel "{name}"'
+                self._world.recorder.record(about, "Normal", reasons.SUBSCRIBER_REMOVED, message)
+
+    def _subscriber_states(
+        self, channel: Object, memory: _Memory, applied: int | None, unready: dict[str, Provisioned]
+    ) -> list[Object]:
+        """status.subscribers: ready when every live process has applied the generation that brought the entry."""
+        generation = int(channel["metadata"].get("generation", 1))
+        states: list[Object] = []
+        written: dict[str, tuple[Object, int]] = {}
+        for entry in (channel.get("spec") or {}).get("subscribers") or ():
+            uid = entry.get("uid", "")
+            brought = memory.written.get(uid)
+            if brought is None or brought[0] != entry:
+                # Not seen before: the present generation holds it, whichever brought it.
+                brought = (entry, generation)
+            written[uid] = brought
+            state: Object = {"uid": uid, "observedGeneration": entry.get("generation", 0)}
+            if uid in unready:
+                state |= _unready(unready[uid])
+            elif applied is not None and applied >= brought[1]:
+                state["ready"] = "True"
+            else:
+                message = "no data plane is running" if not self._world.planes.live else "not applied by the data plane yet"
+                state |= {"ready": "Unknown", "message": message}
+            states.append(state)
+        memory.written = written
+        held = [uid for uid in unready if uid not in written]
+        states += [{"uid": uid, "observedGeneration": 0} | _unready(unready[uid]) for uid in held]
+        return states
+
+    async def _remove_gone(self, channel: Object, memory: _Memory, applied: int | None, present: set[str]) -> list[Object]:
+        """What the back end keeps for Subscriptions that are gone goes too, once no process reads it any more.
+
+        Until then they stay in the status, which is how this is not forgotten if the controller dies in between.
+        """
+        states: list[Object] = []
+        read_no_more = not self._world.planes.live or (applied or 0) >= int(channel["metadata"].get("generation", 1))
+        for state in (channel.get("status") or {}).get("subscribers") or ():
+            uid = state.get("uid", "")
+            if uid in present:
+                continue
+            if read_no_more:
+                try:
+                    await self._provisioner.remove_subscription(channel, uid)
+                except EventingError as error:
+                    states.append({"uid": uid, "ready": "False", "message": f"cannot be removed: {error}"})
+                else:
+                    memory.ensured.pop(uid, None)
+            else:
+                states.append({"uid": uid, "ready": "False", "message": "being removed"})
+        return states
+
+    # Address and endpoints.
+
+    def _mark_endpoints(self, applied: int | None, conditions: Conditions) -> None:
+        if applied is not None:
+            conditions.mark_true(reasons.ENDPOINTS_READY)
+        elif self._world.planes.live:
+            message = "not every data-plane process has applied the channel yet"
+            conditions.mark_unknown(reasons.ENDPOINTS_READY, reasons.ENDPOINTS_NOT_READY, message)
+        else:
+            message = "There are no endpoints ready for Dispatcher service: no data plane is running"
+            conditions.mark_false(reasons.ENDPOINTS_READY, reasons.ENDPOINTS_NOT_READY, message)
+
+    def _mark_address(self, channel: Object, status: Object, conditions: Conditions) -> None:
+        """NAMESPACE/NAME belongs to the oldest channel of that name, whatever its kind."""
+        namespace, name = key_of(channel)
+        rivals = [
+            (other["metadata"].get("creationTimestamp", ""), backing.kind.kind)
+            for backing in self._world.backings.values()
+            if (other := backing.cache.get(namespace, name)) is not None
+        ]
+        owner = min(rivals)[1] if rivals else self._backing.kind.kind
+        url = f"{self._ingress_url}/{namespace}/{name}"
+        if owner == self._backing.kind.kind:
+            status["address"] = {"name": url.partition(":")[0], "url": url}
+            conditions.mark_true(reasons.ADDRESSABLE)
+        else:
+            status.pop("address", None)
+            conditions.mark_false(reasons.ADDRESSABLE, reasons.ADDRESS_TAKEN, f"{url} is the address of an older {owner}")
+
+
+def _unready(provisioned: Provisioned) -> Object:
+    message = provisioned.message or provisioned.reason or "not provisioned yet"
+    return {"ready": "False" if provisioned.ready is False else "Unknown", "message": message}

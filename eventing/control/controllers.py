@@ -1,0 +1,238 @@
+"""All controllers together: one loop per kind, and which change calls in which key.
+
+Subscription ──▶ subscriptions ──(entry)──▶ backing channel ──spec.subscribers──▶ data plane
+     ▲                                          ▲     │                              │
+     └───────────── status.subscribers ─────────│─────┴──▶ Channel                   │
+                                                └────────── DataPlane.status ◀───────┘
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+
+from eventing.channels import ChannelFactory
+from eventing.control.backing import BackingReconciler
+from eventing.control.channel import ChannelReconciler
+from eventing.control.planes import DataPlanes
+from eventing.control.recorder import EventRecorder
+from eventing.control.references import References, Watcher
+from eventing.control.status import FIELD_MANAGER
+from eventing.control.subscriber_table import ChannelName, SubscriberTable
+from eventing.control.subscription import SubscriptionReconciler
+from eventing.control.world import Backing, World, owner_channel
+from eventing.kube import Cache, Change, KubeClient
+from eventing.reconcile import Key, ReconcileLoop
+from eventing.resources.conditions import condition_of
+from eventing.resources.core import SERVICE
+from eventing.resources.dataplane import DATA_PLANE, DATA_PLANE_NAMESPACE
+from eventing.resources.kinds import Kind, Object
+from eventing.resources.messaging import CHANNEL, SUBSCRIPTION
+
+__all__ = ["Controllers"]
+
+_SUBSCRIPTION_WORKERS = 8
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Controllers:
+    """The eventing controllers over one client, which stays the caller's.
+
+    `config` holds, by name of a back end, what its provisioner is made with. `now` is the clock of what is written into
+    objects; waiting is done by the event loop's own.
+    """
+
+    def __init__(
+        self,
+        client: KubeClient,
+        *,
+        factories: Mapping[str, ChannelFactory],
+        ingress_url: str,
+        config: Mapping[str, Mapping[str, str]] | None = None,
+        now: Callable[[], datetime] = _utc_now,
+        rand: random.Random | None = None,
+        resync_s: float = 600.0,
+    ) -> None:
+        self._rand = rand or random.Random()  # noqa: S311 - spreads load and names Events, guards nothing
+        self._client = client
+        self._synced = asyncio.Event()
+        self._loops: dict[str, ReconcileLoop] = {}
+        channels, subscriptions, services = map(self._cache, (CHANNEL, SUBSCRIPTION, SERVICE))
+        planes = self._cache(DATA_PLANE, DATA_PLANE_NAMESPACE)
+        self._backings = {
+            (factory.kind.group, factory.kind.kind): Backing(factory, self._cache(factory.kind))
+            for factory in factories.values()
+        }
+        backing_caches = [backing.cache for backing in self._backings.values()]
+        self._caches = [channels, subscriptions, services, planes, *backing_caches]
+        self._world = world = World(
+            client=client,
+            now=now,
+            rand=self._rand,
+            channels=channels,
+            subscriptions=subscriptions,
+            backings=self._backings,
+            table=SubscriberTable(subscriptions, self._subscribers_changed),
+            planes=DataPlanes(planes, self._reported),
+            references=References(
+                client,
+                [channels, subscriptions, services, *backing_caches],
+                changed=self._call_in,
+                new_cache=self._cache,
+            ),
+            recorder=EventRecorder(client, component=FIELD_MANAGER, now=now, rand=self._rand),
+            call_in=self._call_in,
+        )
+        self._provisioners = [
+            backing.factory.provisioner((config or {}).get(backing.factory.name, {})) for backing in self._backings.values()
+        ]
+        self._reconcilers = {
+            backing.kind.plural: BackingReconciler(world, backing, provisioner, ingress_url=ingress_url)
+            for backing, provisioner in zip(self._backings.values(), self._provisioners, strict=True)
+        }
+
+        def loop(
+            reconciler: ChannelReconciler | SubscriptionReconciler | BackingReconciler, cache: Cache, workers: int
+        ) -> None:
+            self._loops[reconciler.name] = ReconcileLoop(
+                reconciler, keys=partial(_keys, cache), workers=workers, resync_s=resync_s, rand=self._rand
+            )
+
+        loop(ChannelReconciler(world), channels, 4)
+        loop(SubscriptionReconciler(world), subscriptions, _SUBSCRIPTION_WORKERS)
+        for backing in self._backings.values():
+            loop(self._reconcilers[backing.kind.plural], backing.cache, 4)
+            backing.cache.on_change(partial(self._backing_changed, backing))
+        channels.on_change(self._channel_changed)
+        subscriptions.on_change(self._subscription_changed)
+
+    async def run(self) -> None:
+        """Reconcile until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for cache in self._caches:
+                    group.create_task(cache.run(), name=f"cache-{cache.kind.plural}")
+                group.create_task(self._world.references.run(), name="references")
+                group.create_task(self._world.recorder.run(), name="events")
+                # Working on half of what there is would take the other half for deleted.
+                for cache in self._caches:
+                    await cache.synced()
+                self._synced.set()
+                for name, loop in self._loops.items():
+                    group.create_task(loop.run(), name=name)
+        finally:
+            async with contextlib.AsyncExitStack() as stack:
+                for provisioner in self._provisioners:
+                    stack.push_async_callback(provisioner.aclose)
+
+    async def synced(self) -> None:
+        """Wait until everything there is has been listed and the loops are at work."""
+        await self._synced.wait()
+
+    @property
+    def idle(self) -> bool:
+        """No key is due or in work anywhere."""
+        return self._synced.is_set() and all(loop.idle for loop in self._loops.values())
+
+    def _cache(self, kind: Kind, namespace: str | None = None) -> Cache:
+        return Cache(self._client, kind, namespace, rand=self._rand)
+
+    def _call_in(self, watcher: Watcher) -> None:
+        name, key = watcher
+        self._loops[name].enqueue(key)
+
+    def _channel_changed(self, change: Change) -> None:
+        if not change.own:
+            self._loops["channels"].enqueue(change.key)
+        if change.type == "MODIFIED" and change.old is not None and _readiness(change.obj) == _readiness(change.old):
+            return
+        for key in self._world.table.keys_of((CHANNEL.group, CHANNEL.kind, *change.key)):
+            self._loops["subscriptions"].enqueue(key)
+        if change.type != "MODIFIED" and (backing := self._world.backing_of(change.obj)) is not None:
+            self._loops[backing.kind.plural].enqueue(change.key)
+
+    def _subscription_changed(self, change: Change) -> None:
+        if not change.own:
+            self._loops["subscriptions"].enqueue(change.key)
+
+    def _subscribers_changed(self, name: ChannelName) -> None:
+        """A channel has gained or lost a subscriber: call in the backing channel, not more often than it can write."""
+        group, kind, *rest = name
+        key: Key = (rest[0], rest[1])
+        if (group, kind) == (CHANNEL.group, CHANNEL.kind):
+            channel = self._world.channels.get(*key)
+            backing = self._world.backing_of(channel) if channel is not None else None
+        else:
+            backing = self._backings.get((group, kind))
+        if backing is None:
+            return
+        plural = backing.kind.plural
+        if (pause_s := self._reconcilers[plural].pause_s(key)) > 0:
+            self._loops[plural].enqueue_after(key, pause_s)
+        else:
+            self._loops[plural].enqueue(key)
+
+    def _backing_changed(self, backing: Backing, change: Change) -> None:
+        key = change.key
+        if not change.own:
+            self._loops[backing.kind.plural].enqueue(key)
+        if owner_channel(change.obj) is not None or self._world.channels.get(*key) is not None:
+            self._loops["channels"].enqueue(key)
+        if change.type != "MODIFIED":
+            # Who has the address of that name may have changed.
+            for other in self._backings.values():
+                if other is not backing and other.cache.get(*key) is not None:
+                    self._loops[other.kind.plural].enqueue(key)
+        for subscription in _touched(self._world, backing, change):
+            self._loops["subscriptions"].enqueue(subscription)
+
+    def _reported(self, name: str | None) -> None:
+        """A data-plane process has applied a channel (or all are concerned: one has come or gone)."""
+        for backing in self._backings.values():
+            if name is None:
+                for key in _keys(backing.cache):
+                    self._loops[backing.kind.plural].enqueue(key)
+            else:
+                resource, namespace, channel = name.split("/", 2)
+                if resource == f"{backing.kind.plural}.{backing.kind.group}":
+                    self._loops[backing.kind.plural].enqueue((namespace, channel))
+
+
+def _keys(cache: Cache) -> list[Key]:
+    return [(obj["metadata"].get("namespace", ""), obj["metadata"]["name"]) for obj in cache.list()]
+
+
+def _readiness(channel: Object) -> tuple[object, ...]:
+    """What of a channel concerns all its Subscriptions."""
+    ready = condition_of(channel) or {}
+    spec, status = channel.get("spec") or {}, channel.get("status") or {}
+    return (
+        ready.get("status"),
+        ready.get("reason"),
+        spec.get("delivery"),
+        spec.get("channelTemplate"),
+        status.get("deadLetterSinkUri"),
+        status.get("deadLetterSinkCACerts"),
+        channel["metadata"].get("deletionTimestamp"),
+    )
+
+
+def _touched(world: World, backing: Backing, change: Change) -> list[Key]:
+    """The Subscriptions that a change of a backing channel concerns: mostly those whose entries differ."""
+    if change.type != "MODIFIED" or change.old is None or _readiness(change.obj) != _readiness(change.old):
+        return [key for name in world.names_of(backing, change.obj) for key in world.table.keys_of(name)]
+    namespace = change.key[0]
+    uids: set[str] = set()
+    for part in ("spec", "status"):
+        new, old = (
+            {entry.get("uid", ""): entry for entry in (obj.get(part) or {}).get("subscribers") or ()}
+            for obj in (change.obj, change.old)
+        )
+        uids |= {uid for uid in new.keys() | old.keys() if new.get(uid) != old.get(uid)}
+    entries = (change.obj.get("spec") or {}).get("subscribers") or ()
+    return [(namespace, entry["name"]) for entry in entries if entry.get("uid") in uids and entry.get("name")]

@@ -1,0 +1,56 @@
+"""What the live data-plane processes have applied, read from their DataPlane objects."""
+
+from collections.abc import Callable
+
+from eventing.kube import Cache, Change
+from eventing.resources.kinds import Kind, Object
+
+__all__ = ["DataPlanes", "applied_name"]
+
+
+def applied_name(kind: Kind, namespace: str, name: str) -> str:
+    """How a DataPlane's status.applied names a channel."""
+    return f"{kind.plural}.{kind.group}/{namespace}/{name}"
+
+
+class DataPlanes:
+    """The view of a cache of DataPlane objects; calls `changed` with the name of each channel that a report concerns, and
+    with None when a process comes or goes, which concerns all.
+    """
+
+    def __init__(self, cache: Cache, changed: Callable[[str | None], None]) -> None:
+        self._cache = cache
+        self._changed = changed
+        cache.on_change(self._told)
+
+    @property
+    def live(self) -> int:
+        """How many processes there are."""
+        return len(self._cache)
+
+    def generation(self, kind: Kind, channel: Object) -> int | None:
+        """The generation of the channel that every live process has reached; None where there is none, or one has none."""
+        metadata = channel["metadata"]
+        name = applied_name(kind, metadata.get("namespace", ""), metadata["name"])
+        lowest: int | None = None
+        for plane in self._cache.list():
+            applied = _applied(plane).get(name)
+            if not applied or applied.get("uid") != metadata["uid"]:
+                return None
+            generation = int(applied.get("generation", 0))
+            lowest = generation if lowest is None else min(lowest, generation)
+        return lowest
+
+    def _told(self, change: Change) -> None:
+        if change.type != "MODIFIED" or change.old is None:
+            self._changed(None)
+            return
+        new, old = _applied(change.obj), _applied(change.old)
+        for name in new.keys() | old.keys():
+            if new.get(name) != old.get(name):
+                self._changed(name)
+
+
+def _applied(plane: Object) -> Object:
+    applied: Object = (plane.get("status") or {}).get("applied") or {}
+    return applied

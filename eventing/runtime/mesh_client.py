@@ -1,0 +1,129 @@
+"""How a verb, or any program on the same machine, speaks to the running mesh: sends events, asks for their way.
+
+Synchronous and on the standard library: a command line should start quickly, and sends few events.
+"""
+
+import http.client
+import json
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
+
+from eventing.bindings.http import binary_head
+from eventing.errors import EventingError
+from eventing.event import Event
+from eventing.runtime.data_directory import DataDirectory, default_data_dir
+from eventing.runtime.settings import Endpoints
+
+__all__ = ["Answer", "MeshClient", "NotRunningError"]
+
+_TIMEOUT_S = 35.0  # longer than the ingress may take to answer
+
+
+class NotRunningError(EventingError):
+    """There is no mesh to speak to; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole HTTP answer."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def accepted(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def receipt(self) -> str:
+        """The number of the acceptance; "" where there is none."""
+        return self.headers.get("Eventing-Receipt", "")
+
+    @property
+    def problem(self) -> str:
+        """Why it was refused, in one line: the detail of a problem document (RFC 9457), else the text of the answer."""
+        text = self.body[:2000].decode("utf-8", "replace").strip()
+        try:
+            document = json.loads(self.body)
+        except (ValueError, RecursionError):
+            document = None
+        if isinstance(document, dict):
+            text = str(document.get("detail") or document.get("title") or text)
+        retry_after = self.headers.get("Retry-After")
+        return f"{self.status} {text}".strip() + (f"; try again in {retry_after} s" if retry_after else "")
+
+
+@dataclass(slots=True)
+class MeshClient:
+    """A mesh that runs, as far as its data directory says. Use it as a context manager."""
+
+    endpoints: Endpoints
+    token: str = field(repr=False)
+    _ingress: http.client.HTTPConnection | None = field(default=None, init=False, repr=False)
+
+    @classmethod
+    def find(cls, data_dir: Path | None = None) -> Self:
+        """The mesh of `data_dir` (None: the default one). Raises NotRunningError."""
+        directory = DataDirectory(data_dir.expanduser().absolute() if data_dir else default_data_dir())
+        try:
+            endpoints = directory.read_endpoints()
+            if endpoints is None:
+                raise NotRunningError(
+                    f"no mesh is ready on {directory.path}: start one with `eventing up`, "
+                    "or name its directory with --data-dir"
+                )
+            tokens = json.loads(directory.tokens.read_text())
+        except OSError as error:
+            raise NotRunningError(f"{error.filename} cannot be read: {error.strerror}") from error
+        return cls(endpoints, tokens["admin"])
+
+    def send(self, namespace: str, channel: str, event: Event) -> Answer:
+        """POST the event in binary mode; the connection is kept for the next one. Raises NotRunningError."""
+        if self._ingress is None:
+            self._ingress = _connection(self.endpoints.ingress)
+        lines = binary_head(event).decode("ascii").split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines if line)
+        path = f"/{quote(namespace, safe='')}/{quote(channel, safe='')}"
+        return _request(self._ingress, "POST", path, event.data, headers)
+
+    def trace(self, identity: str) -> dict[str, Any]:
+        """What is known of an event id or a receipt: `matches` and `refused`. Raises NotRunningError, EventingError."""
+        with closing(_connection(self.endpoints.metrics)) as connection:
+            headers = {"Authorization": f"Bearer {self.token}"}
+            answer = _request(connection, "GET", f"/trace/{quote(identity, safe='')}", None, headers)
+        if answer.status != 200:
+            raise EventingError(f"the mesh refused to answer: {answer.problem}")
+        document: dict[str, Any] = json.loads(answer.body)
+        return document
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._ingress is not None:
+            self._ingress.close()
+            self._ingress = None
+
+
+def _connection(url: str) -> http.client.HTTPConnection:
+    parts = urlsplit(url)
+    return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
+
+
+def _request(
+    connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None, headers: dict[str, str]
+) -> Answer:
+    try:
+        connection.request(method, path, body=body, headers=headers)
+        response = connection.getresponse()
+        return Answer(response.status, response.headers, response.read())
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise NotRunningError(
+            f"the mesh does not answer on {connection.host}:{connection.port} ({reason}): is it still running?"
+        ) from error

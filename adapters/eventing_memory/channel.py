@@ -121,9 +121,7 @@ class MemoryChannel:
         for event, size in zip(events, sizes, strict=True):
             number += 1
             end += size
-            record = Record(event, number, size, end, now)
-            tail.following = record
-            tail = record
+            tail.following = tail = Record(event, number, size, end, now)
         self.tail = tail
         budget.used += total
         self._counted += total
@@ -204,7 +202,7 @@ class MemoryCursor:
 
     def take(self, most: int) -> list[MemoryLease]:
         leases: list[MemoryLease] = []
-        if self._paused or self._detached:
+        if self._paused or self._detached or (self._asleep and not self._back):
             return leases
         if self._ordered:
             if self._out or self._deferred:
@@ -246,8 +244,10 @@ class MemoryCursor:
         return True
 
     def settle(self, lease: MemoryLease) -> bool:
-        if not self._ends(lease):
+        number = lease.number
+        if self._out.get(number) is not lease:
             return False
+        del self._out[number]
         self._held_events -= 1
         self._held_bytes -= lease.size
         if self._ordered:

@@ -13,9 +13,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
-from eventing.bindings.http import HeaderName, decode_reply, event_head, in_format, payload
+from eventing.bindings.http import HeaderName, decode_reply, event_head, in_format
 from eventing.channels import Cursor, Lag, Lease, Order
 from eventing.delivery.connections import Connections, Target
 from eventing.delivery.dead_letters import dead_letter
@@ -36,6 +36,9 @@ EVICTED_MAX: Final = 100
 _NOTE: Final = struct.Struct("<HQ")  # attempts made, journal receipt
 # Answers that came whole as far as it matters: the subscriber has said 2xx, the rest of the answer was too much.
 _CUT_OFF: Final = frozenset({"HeadersTooLarge", "BodyTooLarge"})
+# Enum members compared as the numbers that they are: a lookup of a global instead of one of an attribute, per delivery.
+_DELIVERED: Final = int(Decision.DELIVERED)
+_ACCEPTED: Final = int(Rule.ACCEPTED)
 _GONE: Final = frozenset({"SubscriptionDeleted", "ChannelDeleted"})
 _EVICTION_RULES: Final = {
     "Overflow": Rule.OVERFLOW,
@@ -83,43 +86,18 @@ class Engine:
         self.clock = clock
 
 
+@dataclass(slots=True)
 class Attempt:
-    """One attempt under way: the exchange that the connection reports to."""
+    """One attempt that has ended, where more is to be done about it than to settle."""
 
-    __slots__ = ("lease", "number", "started", "worker")
-
-    def __init__(self, worker: "SubscriptionWorker", lease: Lease, number: int, started: float) -> None:
-        self.worker = worker
-        self.lease = lease
-        self.number = number
-        self.started = started
-
-    def responded(
-        self, connection: Connection, status: int, headers: list[tuple[HeaderName, bytes]], body: bytes
-    ) -> None:
-        worker = self.worker
-        if 200 <= status < 300:
-            if status == 200 and worker.reply_pool is not None and headers:
-                for name, value in headers:
-                    if name.attribute is not None or value[:22] == b"application/cloudevent":
-                        worker.replied(self, connection, headers, body)
-                        return
-            worker.delivered(self, status)
-            worker.free(connection)
-            return
-        worker.pool.put(connection)
-        worker.unaccepted(self, Answer(status, headers, body))
-
-    def failed(self, connection: Connection, failure: ResponseFailure) -> None:
-        if failure.kind in _CUT_OFF and 200 <= failure.status < 300:
-            self.worker.delivered(self, failure.status)
-            self.worker.slot_free()
-            return
-        self.worker.unaccepted(self, Answer(0, [], b"", failure))
+    lease: Any
+    number: int
+    started: float
 
 
 class SubscriptionWorker:
-    """One subscription in this process. Consumer of its cursor, waiter at its pool."""
+    """One subscription in this process: consumer of its cursor, waiter at its pool, and the exchange of each of its attempts,
+    of which the connection holds lease, number and start."""
 
     def __init__(self, engine: Engine, uid: str, delivery: Delivery, metrics: SubscriptionMetrics) -> None:
         self.uid = uid
@@ -165,6 +143,8 @@ class SubscriptionWorker:
 
     def start(self, cursor: Cursor) -> None:
         self._cursor = cursor
+        self._settle = cursor.settle
+        self._take = cursor.take
         self.pump()
 
     @property
@@ -215,7 +195,62 @@ class SubscriptionWorker:
         ready, self._ready = self._ready, deque()
         now = self._clock()
         for lease in ready:
-            self.unaccepted(Attempt(self, lease, _attempts(lease) + 1, now), Answer(0, [], b"", failure))
+            self.unaccepted(Attempt(lease, _attempts(lease) + 1, now), Answer(0, [], b"", failure))
+
+    # Exchange
+
+    def responded(
+        self, connection: Connection, status: int, headers: list[tuple[HeaderName, bytes]], body: bytes
+    ) -> None:
+        if 200 <= status < 300:
+            if headers and status == 200 and self.reply_pool is not None:
+                for name, value in headers:
+                    if name.attribute is not None or value[:22] == b"application/cloudevent":
+                        self.replied(_ended(connection), connection, headers, body)
+                        return
+            lease = connection.lease
+            started = connection.started
+            now = self._clock()
+            self._journal.attempted(
+                lease.event.receipt, self.number, connection.number, started, now - started, status, _DELIVERED, _ACCEPTED
+            )
+            metrics = self.metrics
+            metrics.attempted(status, now - started)
+            metrics.delivered += 1
+            self._settle(lease)
+            # The slot and its connection are free: the next event takes both, unless somebody else waits for the connection.
+            pool = connection.pool
+            if pool.waiting or pool is not self.pool or connection.transport is None:
+                self._in_flight -= 1
+                pool.put(connection)
+                self.pump()
+            else:
+                if self._ready:
+                    lease = self._ready.popleft()
+                elif self._in_flight <= self._concurrency and not self._stopping and (leases := self._take(1)):
+                    lease = leases[0]
+                else:
+                    self._in_flight -= 1
+                    pool.put(connection)
+                    if not self._in_flight:
+                        self._check_quiet()
+                    return
+                self._send(lease, connection)  # one ended, one begins: as many in flight as before
+                return
+            if not self._in_flight:
+                self._check_quiet()
+            return
+        attempt = _ended(connection)
+        connection.pool.put(connection)
+        self.unaccepted(attempt, Answer(status, headers, body))
+
+    def failed(self, connection: Connection, failure: ResponseFailure) -> None:
+        attempt = _ended(connection)
+        if failure.kind in _CUT_OFF and 200 <= failure.status < 300:
+            self.delivered(attempt, failure.status)
+            self.slot_free()
+            return
+        self.unaccepted(attempt, Answer(0, [], b"", failure))
 
     # the way of a delivery
 
@@ -228,20 +263,23 @@ class SubscriptionWorker:
         leases = cursor.take(room)
         if not leases:
             return
-        self._in_flight += len(leases)
-        if self._quiet.is_set():
+        if not self._in_flight:
             self._quiet.clear()
-        self._ready.extend(leases)
+        self._in_flight += len(leases)
+        self._ready += leases
         self._send_ready()
 
     def _send_ready(self) -> None:
         ready, pool = self._ready, self.pool
+        idle = pool.idle
         while ready:
-            connection = pool.take()
-            if connection is None:
-                self._wait()
-                return
-            self._send(ready.popleft(), connection)
+            if idle and not pool.waiting:
+                connection = pool.take()
+                if connection is not None:
+                    self._send(ready.popleft(), connection)
+                    continue
+            self._wait()
+            return
 
     def _wait(self) -> None:
         if not self._waiting:
@@ -265,11 +303,19 @@ class SubscriptionWorker:
 
     def _send(self, lease: Lease, connection: Connection) -> None:
         event = lease.event
-        now = self._clock()
         if self._format:
             event = in_format(event, self._format)
-        attempt = Attempt(self, lease, 1 if not lease.note else _attempts(lease) + 1, now)
-        connection.send(attempt, self._prefix, event_head(event), payload(event), now + self._timeout_s)
+        connection.lease = lease
+        connection.number = _attempts(lease) + 1 if lease.note else 1
+        connection.started = now = self._clock()
+        structured = event.structured
+        connection.send(
+            self,
+            self._prefix,
+            event.wire or event_head(event),
+            event.data if structured is None else structured,
+            now + self._timeout_s,
+        )
 
     def delivered(self, attempt: Attempt, status: int) -> None:
         """Book a success and settle; the slot is still taken."""
@@ -283,22 +329,6 @@ class SubscriptionWorker:
         self.metrics.delivered += 1
         assert self._cursor is not None
         self._cursor.settle(lease)
-
-    def free(self, connection: Connection) -> None:
-        """A slot and its connection are free: the next event takes both, unless somebody else waits for the connection."""
-        self._in_flight -= 1
-        pool = connection.pool
-        if pool.contended or pool is not self.pool or not connection.usable:
-            pool.put(connection)
-            self.pump()
-        else:
-            lease = self._next()
-            if lease is not None:
-                self._send(lease, connection)
-            else:
-                pool.put(connection)
-        if not self._in_flight:
-            self._check_quiet()
 
     def slot_free(self) -> None:
         """A slot is free."""
@@ -475,6 +505,10 @@ class SubscriptionWorker:
                 await self._quiet.wait()
         except TimeoutError:
             return
+
+
+def _ended(connection: Connection) -> Attempt:
+    return Attempt(connection.lease, connection.number, connection.started)
 
 
 def _attempts(lease: Lease) -> int:

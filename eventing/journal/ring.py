@@ -5,6 +5,7 @@ no object alive: an event that was held here for minutes would make each new one
 rest of the journal. Reading is for people: it works in slices and gives the loop its turn in between.
 """
 
+import itertools
 import secrets
 import struct
 from collections import deque
@@ -104,7 +105,7 @@ class Journal:
         self.prefix = secrets.token_hex(4)
         self._wall = wall
         self._clock = clock
-        self._receipts = 0
+        self.next_receipt: Callable[[], int] = itertools.count(1).__next__
         self._size = attempts
         self._ring = bytearray(_ATTEMPT.size * attempts)
         self._written = 0
@@ -126,10 +127,6 @@ class Journal:
 
     # writing
 
-    def next_receipt(self) -> int:
-        self._receipts += 1
-        return self._receipts
-
     def place(self, channel: str, due: tuple[int, ...]) -> int:
         """A number for a channel and the subscribers to which its events are due, to be used in `accepted` from now on."""
         self._place_number += 1
@@ -141,7 +138,7 @@ class Journal:
         """The event is stored; `event.receipt` is its number."""
         if not self.enabled:
             return
-        head = event_head(event)
+        head = event.wire or event_head(event)
         body = payload(event)
         record = b"".join((peer, head, body))
         size = len(record)

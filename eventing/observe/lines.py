@@ -1,15 +1,16 @@
-"""One line of log, as text or JSON: the renderer that every process shares, the lean supervisor included.
+"""Lines for people and collectors: the renderer of log lines that every process shares, the lean supervisor included.
 
 Nothing here imports `logging`: the supervisor writes its few lines without it.
 """
 
 import json
+import os
 import re
 import time
 from collections.abc import Mapping
 from typing import Final, Literal
 
-__all__ = ["LogFormat", "printable", "render"]
+__all__ = ["LogFormat", "emit", "printable", "render"]
 
 LogFormat = Literal["text", "json"]
 
@@ -62,3 +63,13 @@ def render(
 def _value(value: object) -> str:
     text = printable(str(value))
     return f"'{text}'" if not text or _NEEDS_QUOTES.search(text) else text
+
+
+def emit(text: str, fd: int = 1) -> None:
+    """Write all of `text` at once. A reader that went away (`eventing up | head`) is no reason for a mesh to end."""
+    rest = text.encode("utf-8", "backslashreplace")
+    try:
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+    except BrokenPipeError:
+        return

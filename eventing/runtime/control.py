@@ -1,11 +1,25 @@
 """The role `control`: the embedded API server, and the controllers as its client."""
 
 import asyncio
+import os
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from eventing.apiserver import ApiServer
+from eventing.apiserver.certificates import ensure_certificates
+from eventing.apiserver.kubeconfig import write_kubeconfig
 from eventing.channels import channel_factories
+from eventing.control import Controllers
+from eventing.kube import Cluster, KubeClient
+from eventing.resources.core import CORE_KINDS
+from eventing.resources.dataplane import DATA_PLANE
+from eventing.resources.messaging import EVENTING_KINDS
+from eventing.runtime import manifests
+from eventing.runtime.apply import apply
 from eventing.runtime.data_directory import DataDirectory
+from eventing.runtime.listeners import advertised_host
 from eventing.runtime.settings import ChildSettings
 from eventing.runtime.tokens import Tokens
 
@@ -23,4 +37,50 @@ class Control:
         directory = DataDirectory(Path(settings.data_dir))
         tokens = Tokens.of(directory)
         factories = channel_factories()
-        raise NotImplementedError
+        hosts = dict.fromkeys((advertised_host(settings.host).strip("[]"), "localhost", "127.0.0.1", "::1"))
+        certificates = ensure_certificates(directory.pki, list(hosts))
+        ca = certificates.ca.read_text()
+        write_kubeconfig(directory.kubeconfig, settings.endpoints.api, ca, tokens.admin)
+        server = ApiServer(
+            database=directory.database,
+            kinds=(*CORE_KINDS, *EVENTING_KINDS, DATA_PLANE, *(factory.kind for factory in factories.values())),
+            users=tokens.users,
+            allowed_hosts=list(hosts),
+        )
+        client = KubeClient(Cluster(settings.endpoints.api, tokens.controllers, ca), user_agent="eventing-controller")
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                serving = asyncio.Event()
+                tasks.create_task(
+                    server.serve(
+                        socket.socket(fileno=settings.sockets["api"]),
+                        certfile=certificates.certificate,
+                        keyfile=certificates.key,
+                        started=serving.set,
+                    )
+                )
+                await serving.wait()
+                await self._apply(Cluster(settings.endpoints.api, tokens.admin, ca))
+                controllers = Controllers(client, factories=factories, ingress_url=settings.endpoints.ingress)
+                reconciling = tasks.create_task(controllers.run())
+                started()
+                await stop.wait()
+                # Nothing writes any more when the server goes, and the store is closed in peace.
+                reconciling.cancel()
+                with suppress(asyncio.CancelledError):
+                    await reconciling
+                await server.aclose()
+        finally:
+            await client.aclose()
+
+    async def _apply(self, cluster: Cluster) -> None:
+        if self._settings.manifests_fd is None:
+            return
+        with os.fdopen(self._settings.manifests_fd, encoding="utf-8") as file:
+            file.seek(0)
+            given = manifests.load(file.read())
+        client = KubeClient(cluster, user_agent="eventing-up")
+        try:
+            await apply(client, given)
+        finally:
+            await client.aclose()

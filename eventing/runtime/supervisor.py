@@ -20,7 +20,7 @@ from typing import Final
 
 from eventing import __version__
 from eventing.errors import StartError
-from eventing.observe.lines import render
+from eventing.observe.lines import emit, render
 from eventing.runtime.banner import banner
 from eventing.runtime.data_directory import DataDirectory
 from eventing.runtime.listeners import advertised_host, bind, port_of
@@ -180,7 +180,7 @@ class Supervisor:
         ):
             self._ready = True
             self._directory.write_endpoints(self._endpoints)
-            _print(banner(self._settings, self._endpoints, self._clock() - self._began))
+            emit(banner(self._settings, self._endpoints, self._clock() - self._began))
 
     # What goes wrong
 
@@ -244,7 +244,7 @@ class Supervisor:
             message=message,
             fields=fields,
         )
-        _print(line + "\n", sys.stderr.fileno())
+        emit(line + "\n", sys.stderr.fileno())
 
 
 def _noted(_number: int, _frame: FrameType | None) -> None:
@@ -258,16 +258,6 @@ def _ending(code: int) -> str:
         return f"was killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"was killed by signal {-code}"
-
-
-def _print(text: str, fd: int = 1) -> None:
-    """Write all of `text`. A reader that went away (`eventing up | head`) is no reason for the mesh to end."""
-    rest = text.encode()
-    try:
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-    except BrokenPipeError:
-        return
 
 
 def _bind_all(settings: UpSettings) -> dict[str, socket.socket]:
@@ -296,7 +286,7 @@ def main(arguments: list[str], roles: tuple[Role, ...] = ROLES) -> int:
             roles = (*roles, QUICKSTART)
         return Supervisor(settings, directory, listeners, roles).run()
     except StartError as error:
-        _print(f"eventing {__version__} cannot start: {error}\n", 2)
+        emit(f"eventing {__version__} cannot start: {error}\n", 2)
         return 1
 
 

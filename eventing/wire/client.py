@@ -9,7 +9,7 @@ import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import httptools
 
@@ -103,7 +103,11 @@ _BODILESS: Final = frozenset({204, 304})
 
 
 class Connection(asyncio.Protocol):
-    """One connection to an origin. `deadline` is loop time, swept by the pool."""
+    """One connection to an origin.
+
+    `lease`, `number` and `started` are whatever the sender wants to find again when the exchange ends: the connection is the
+    state machine of a delivery, so that a delivery needs no object of its own. `deadline` is swept by the pool.
+    """
 
     __slots__ = (
         "_body",
@@ -119,17 +123,23 @@ class Connection(asyncio.Protocol):
         "_reusable",
         "_sent",
         "_status",
-        "_transport",
         "deadline",
+        "lease",
+        "number",
         "pool",
         "served",
+        "started",
+        "transport",
     )
 
     def __init__(self, pool: "Pool") -> None:
         self.pool = pool
         self.deadline = 0.0
         self.served = 0
-        self._transport: asyncio.Transport | None = None
+        self.lease: Any = None
+        self.number = 0
+        self.started = 0.0
+        self.transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._exchange: Exchange | None = None
         self._sent: tuple[bytes, bytes, bytes] | None = None
@@ -144,13 +154,9 @@ class Connection(asyncio.Protocol):
         self._complete = False
         self._reusable = False
 
-    @property
-    def usable(self) -> bool:
-        return self._transport is not None and not self._transport.is_closing()
-
     def send(self, exchange: Exchange, prefix: bytes, head: bytes, payload: bytes, deadline: float) -> None:
         """Send one request: request line and fixed headers, the event's head, its payload. The answer goes to `exchange`."""
-        transport = self._transport
+        transport = self.transport
         if transport is None:
             raise RuntimeError("the connection is closed")
         self._exchange = exchange
@@ -166,7 +172,7 @@ class Connection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
+        self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         if self._exchange is None:
@@ -177,9 +183,10 @@ class Connection(asyncio.Protocol):
         if self._clean and (known := memo.get(data)) is not None:
             # From a clean state the parse is a function of the bytes: this very answer was parsed before.
             memo.hits += 1
-            self._status, self._headers = known
-            self._body = []
-            self._finish(reusable=True)
+            exchange, self._exchange = self._exchange, None
+            self.deadline = 0.0
+            self.served += 1
+            exchange.responded(self, known[0], known[1], b"")
             return
         clean, self._clean = self._clean, False
         try:
@@ -207,10 +214,12 @@ class Connection(asyncio.Protocol):
             self._finish(reusable=self._reusable)
 
     def eof_received(self) -> bool:
+        if self._exchange is None:
+            self.close()  # an idle connection that the other side has closed is of no use from this moment
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        self.transport = None
         exchange = self._exchange
         if exchange is None:
             self.pool.lost(self)
@@ -303,9 +312,9 @@ class Connection(asyncio.Protocol):
         self._fail(ResponseFailure("Timeout", "no complete answer in time", self._status))
 
     def close(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-            self._transport = None
+        if self.transport is not None:
+            self.transport.abort()
+            self.transport = None
 
 
 class _GivenUpError(Exception):
@@ -318,6 +327,8 @@ Connector = Callable[[Origin, Callable[[], Connection]], Awaitable[None]]
 
 class Pool:
     """Connections to one origin, at most `limit`, handed out in the order of asking.
+
+    `waiting` is who waits: while there is anybody, whoever has finished with a connection should `put` it and queue again.
 
     Owned by a `Pools`-like owner that calls `sweep` (10 times a second) and runs `spawn`ed coroutines in its TaskGroup.
     """
@@ -341,37 +352,32 @@ class Pool:
         self._spawn = spawn
         self._limit = limit
         self._connect_s = connect_s
-        self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
         self._opening = 0
-        self._waiting: deque[Waiter] = deque()
+        self.idle: list[Connection] = []
+        self.waiting: deque[Waiter] = deque()
         self._resends: deque[tuple[Exchange, tuple[bytes, bytes, bytes], float]] = deque()
         self.closed = False
         self._unused_since: float | None = None
 
     @property
     def open_connections(self) -> int:
-        return len(self._idle) + len(self._busy)
-
-    @property
-    def contended(self) -> bool:
-        """Somebody waits for a connection: whoever has finished with one should `put` it and queue again."""
-        return bool(self._waiting)
+        return len(self.idle) + len(self._busy)
 
     def take(self) -> Connection | None:
         """An idle connection, or None: then `wait`."""
-        if self._waiting:
+        if self.waiting:
             return None
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.usable:
+        while self.idle:
+            connection = self.idle.pop()
+            if connection.transport is not None:
                 self._busy.add(connection)
                 return connection
         return None
 
     def wait(self, waiter: Waiter, wanted: int = 1) -> None:
         """Queue for a connection; open up to `wanted` more as far as the limit allows."""
-        self._waiting.append(waiter)
+        self.waiting.append(waiter)
         self._open(wanted)
 
     def _open(self, wanted: int) -> None:
@@ -407,30 +413,30 @@ class Pool:
             exchange, _, _ = self._resends.popleft()
             exchange.failed(Connection(self), failure)
         # Each who waits hears of it: a queue before a dead origin must not drain one connect at a time.
-        for waiter in [self._waiting.popleft() for _ in range(len(self._waiting))]:
+        for waiter in [self.waiting.popleft() for _ in range(len(self.waiting))]:
             waiter.unconnected(failure)
 
     def put(self, connection: Connection) -> None:
         """Give a connection back: to the request to send again, else to who waits longest, else to the idle ones."""
-        if not connection.usable:
+        if connection.transport is None:
             self.lost(connection)
             return
         if self._resends:
             exchange, (prefix, head, payload), deadline = self._resends.popleft()
             connection.served = 0  # it is not sent a third time
             connection.send(exchange, prefix, head, payload, deadline)
-        elif self._waiting:
-            self._waiting.popleft().connected(connection)
+        elif self.waiting:
+            self.waiting.popleft().connected(connection)
         else:
             self._busy.discard(connection)
-            self._idle.append(connection)
+            self.idle.append(connection)
 
     def lost(self, connection: Connection) -> None:
         """A connection is gone. Those who wait get another."""
         self._busy.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
-        if (self._waiting or self._resends) and not self.closed:
+        if connection in self.idle:
+            self.idle.remove(connection)
+        if (self.waiting or self._resends) and not self.closed:
             self._open(1)
 
     def resend(self, exchange: Exchange, sent: tuple[bytes, bytes, bytes], deadline: float) -> None:
@@ -439,8 +445,8 @@ class Pool:
         Not an attempt of its own: the subscriber closed an idle connection in the moment of its reuse (RFC 9112 §9.3.1).
         """
         self._resends.append((exchange, sent, deadline))
-        if self._idle:
-            connection = self._idle.pop()
+        if self.idle:
+            connection = self.idle.pop()
             self._busy.add(connection)
             self.put(connection)
 
@@ -450,7 +456,7 @@ class Pool:
 
     def unused(self, now: float, for_s: float) -> bool:
         """Nobody has used the pool for so long; asked in each sweep."""
-        if self._busy or self._waiting or self._opening or self._resends:
+        if self._busy or self.waiting or self._opening or self._resends:
             self._unused_since = None
             return False
         if self._unused_since is None:
@@ -459,15 +465,15 @@ class Pool:
 
     def close_idle(self) -> None:
         """Close the connections that nobody uses now."""
-        for connection in self._idle:
+        for connection in self.idle:
             connection.close()
-        self._idle.clear()
+        self.idle.clear()
 
     def close(self) -> None:
         self.closed = True
-        for connection in [*self._idle, *self._busy]:
+        for connection in [*self.idle, *self._busy]:
             connection.close()
-        self._idle.clear()
+        self.idle.clear()
 
 
 def _connect_failure(error: OSError | TimeoutError, limit_s: float) -> ResponseFailure:

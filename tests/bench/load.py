@@ -1,7 +1,7 @@
 """The load generator: POSTs CloudEvents in binary mode over keep-alive connections, without pipelining.
 
-Closed loop (default): at most `--window` events are on their way at once, counted until their *last delivery*: the sink rings
-a doorbell, the board says how many deliveries there were. Nothing can pile up unseen between the two.
+Closed loop (default): at most `--window` events are on their way at once, counted until their *last delivery*: the sink
+rings a doorbell, the board says how many deliveries there were. Nothing can pile up unseen between the two.
 Open loop (`--rate`): events are due at a fixed rate whatever happens; each carries the moment at which it became due, so
 that an event that had to wait for a free connection is charged with the wait.
 
@@ -10,6 +10,7 @@ Prints `ready` when connected. On SIGTERM it stops, waits for what is on its way
 
 import argparse
 import asyncio
+import contextlib
 import json
 import signal
 import socket
@@ -38,6 +39,7 @@ class Load:
         self.statuses: Counter[int] = Counter()
         self.sent = 0
         self.refused = 0
+        self.news = asyncio.Event()
         self.running = False
         self.late_ns = 0
         # The head is the same for all systems under test, header by header; ids are unique, as in real life.
@@ -56,6 +58,8 @@ class Load:
         return self.sent - self.refused - (self.board[DELIVERED] - self.base) // self.fan_out
 
     def pump(self) -> None:
+        """Something changed: send what may be sent now."""
+        self.news.set()
         if self.rate:
             while self.due and self.idle:
                 self.send(self.idle.pop(), self.due.popleft())
@@ -95,8 +99,8 @@ class Producer(asyncio.Protocol):
         if self.rest:
             data = self.rest + data
         head_end = data.find(b"\r\n\r\n")
-        if head_end < 0 or (head_end + 4 < len(data) or data[9:12] != b"202") and not self._whole(data, head_end):
-            self.rest = data
+        if head_end < 0 or not (data.startswith(b"202", 9) or self._whole(data, head_end)):
+            self.rest = data  # a 202 has no body; a refusal may have one
             return
         self.rest = b""
         load = self.load
@@ -149,9 +153,11 @@ async def generate(options: argparse.Namespace) -> None:
         load.pump()
         await stop.wait()
         load.running = False
-    patience = time.monotonic() + DRAIN_S
-    while (load.due or load.on_their_way() > 0) and time.monotonic() < patience:
-        await asyncio.sleep(0.005)
+    with contextlib.suppress(TimeoutError):  # what is still missing then is in the result
+        async with asyncio.timeout(DRAIN_S):
+            while load.due or load.on_their_way() > 0 or load.sent > load.statuses.total():
+                load.news.clear()
+                await load.news.wait()
     result = {
         "sent": load.sent,
         "accepted": load.statuses[202],

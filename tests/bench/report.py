@@ -38,10 +38,11 @@ class Machine:
     python: str
     libraries: str
     commit: str
+    load: float  # average of the minute before
     when: str
 
     @classmethod
-    def here(cls, root: Path, cores: int) -> "Machine":
+    def here(cls, root: Path, cores: int, load: float) -> "Machine":
         libraries = ", ".join(f"{name} {version(name)}" for name in ("uvloop", "httptools"))
         return cls(
             _cpu_model(),
@@ -50,6 +51,7 @@ class Machine:
             f"{platform.python_implementation()} {platform.python_version()}",
             libraries,
             _commit(root),
+            load,
             datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
 
@@ -85,7 +87,7 @@ def ratio(result: CaseResult, system: str, base: str) -> Range:
     return Range.of([mine.cpu_us / its.cpu_us for mine, its in zip(ours, floors, strict=True)])
 
 
-HEADINGS = ("system", "deliveries/s", "CPU µs per delivery", "× floor (min–max)", "events/s offered", "p50 ms", "p99 ms",
+HEADINGS = ("system", "deliveries/s", "CPU µs per delivery", "ratio to floor", "of a core", "events/s offered", "p50 ms", "p99 ms",
             "its CPU µs", "peak MB")  # fmt: skip
 
 
@@ -98,24 +100,31 @@ def rows(result: CaseResult) -> list[tuple[str, ...]]:
         times = ratio(result, system, base)
         shown = [
             system,
-            f"{speed.middle:,.0f} ({speed.low:,.0f}–{speed.high:,.0f})",
-            f"{cpu.middle:.1f} ({cpu.low:.1f}–{cpu.high:.1f})",
-            "1" if system == base else f"{times.middle:.2f} ({times.low:.2f}–{times.high:.2f})",
+            _shown(speed, ",.0f"),
+            _shown(cpu, ".1f"),
+            "1" if system == base else _shown(times, ".2f"),
+            f"{Range.of([one.busy for one in rounds]).middle:.0%}",
         ]
         slow = result.latencies.get(system)
         if slow:
             p50, p99 = Range.of([one.p50 for one in slow]), Range.of([one.p99 for one in slow])
             shown += [
                 f"{slow[0].rate:,}",
-                f"{p50.middle:.2f} ({p50.low:.2f}–{p50.high:.2f})",
-                f"{p99.middle:.1f} ({p99.low:.1f}–{p99.high:.1f})",
+                _shown(p50, ".2f"),
+                _shown(p99, ".1f"),
                 f"{Range.of([one.cpu_us for one in slow]).middle:.1f}",
             ]
         else:
-            shown += ["–"] * 4
-        shown.append(f"{result.peak_kib[system] / 1024:.0f}" if system in result.peak_kib else "–")
+            shown += ["-"] * 4
+        shown.append(f"{result.peak_kib[system] / 1024:.0f}" if system in result.peak_kib else "-")
         found.append(tuple(shown))
     return found
+
+
+def _shown(values: Range, form: str) -> str:
+    if values.low == values.high:
+        return f"{values.middle:{form}}"
+    return f"{values.middle:{form}} ({values.low:{form}} to {values.high:{form}})"
 
 
 def table(result: CaseResult) -> str:
@@ -132,12 +141,12 @@ def verdict(result: CaseResult) -> str:
     times = ratio(result, "mesh", "floor").middle
     budget = BUDGET.get(result.case.fan_out, BUDGET[10])
     said = "within the budget of" if times <= budget else "**over the budget** of"
-    text = f"The mesh costs {times:.2f} × the floor: {said} {budget} (limit {LIMIT})."
+    text = f"The mesh costs {times:.2f} times the floor: {said} {budget} (limit {LIMIT})."
     if "mesh" in result.latencies and "floor" in result.latencies:
         p99 = Range.of(
             [a.p99 / b.p99 for a, b in zip(result.latencies["mesh"], result.latencies["floor"], strict=True)]
         ).middle
-        text += f" Its p99 is {p99:.1f} × the floor's at the same rate (goal: at most 3)."
+        text += f" Its p99 is {p99:.1f} times the floor's at the same rate (goal: at most 3)."
     return text
 
 
@@ -177,7 +186,7 @@ def markdown(
     )
     lines += ["", "## How it is measured", "", method, ""]
     for result in results:
-        lines += [f"## {str(result.case).capitalize()}", "", *_grid(HEADINGS, rows(result)), ""]
+        lines += [f"## {str(result.case).replace('f', 'F', 1)}", "", *_grid(HEADINGS, rows(result)), ""]
         if said := verdict(result):
             lines += [said, ""]
     if idle_kib:
@@ -191,17 +200,19 @@ def markdown(
 
 
 METHOD = f"""\
-Events in binary mode, JSON data of the size given, eight request headers, over loopback, no pipelining. Load generator and
-sink are processes of their own (`tests/bench/`), the sink answers 200 without a body. Metrics and journal are on. The
-systems take turns within each round; a round's ratio compares neighbours in time, and the table shows the median of the
-rounds with the lowest and the highest: what differs by less than ±0.15 differs by nothing.
+Events in binary mode, JSON data of the size given, eight request headers, over loopback, no pipelining. Load generator
+and sink are processes of their own (`tests/bench/`), the sink answers 200 without a body. Metrics and journal are on.
+The systems take turns within each round; a round's ratio compares neighbours in time, and the table shows the median of
+the rounds with the lowest and the highest: what differs by less than ±0.15 differs by nothing.
 
-- *floor*: a bare forwarder on httptools and uvloop, its work fixed in the docstring of `tests/bench/floor.py`; *lean* is the
-  same without header callbacks, forwarding the bytes as they came.
-- *deliveries/s* and *CPU µs*: closed loop, at most 32 / 25 / 8 events on their way at fan-out 1 / 10 / 100, each counted until
-  its last delivery. CPU is user and system time of the process under test ({ACCOUNTING}), for the mesh the data-plane
-  process, over the deliveries that the sink counted. Every event must arrive exactly once per subscriber or the run fails.
-- *p50*, *p99*, *its CPU*: open loop over 64 connections at half the mesh's own highest rate, from the moment an event was due
-  to its arrival at the subscriber.
+- *floor*: a bare forwarder on httptools and uvloop, its work fixed in the docstring of `tests/bench/floor.py`; *lean* is
+  the same without header callbacks, forwarding the bytes as they came.
+- *deliveries/s* and *CPU µs*: closed loop, at most 32 / 25 / 8 events on their way at fan-out 1 / 10 / 100, each counted
+  until its last delivery. CPU is user and system time of the process under test ({ACCOUNTING}),
+  for the mesh the data-plane process, over the deliveries that the sink counted. Every event must arrive exactly once
+  per subscriber or the run fails.
+- *of a core*: how busy the process under test was meanwhile. Far below 100 % it was not the bottleneck: a busy machine.
+- *p50*, *p99*, *its CPU*: open loop over 64 connections at half the mesh's own highest rate, from the moment an event
+  was due to its arrival at the subscriber.
 - *peak*: the most memory that the process under test ever had resident.
 """

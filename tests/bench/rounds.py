@@ -5,7 +5,6 @@ import signal
 import statistics
 import time
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
@@ -14,7 +13,7 @@ from tests.bench.board import DELIVERED, RECORDING, create_board
 from tests.bench.processes import cpu_ns
 from tests.bench.systems import Case, System, python, read_port
 
-__all__ = ["Figure", "Latency", "Range", "Rig", "Throughput", "latencies", "throughputs"]
+__all__ = ["Latency", "Range", "Rig", "Throughput", "latencies", "throughputs"]
 
 PRODUCERS = 64  # connections of the open loop
 
@@ -25,6 +24,7 @@ class Throughput:
 
     deliveries_per_s: float
     cpu_us: float  # per delivery, of the process under test
+    busy: float  # share of one core that it had meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,6 @@ class Range:
     @classmethod
     def of(cls, values: list[float]) -> "Range":
         return cls(min(values), statistics.median(values), max(values))
-
-
-Figure = Callable[[Throughput], float]
 
 
 class Rig:
@@ -75,7 +72,7 @@ class Rig:
         self._finish(load, system, case)
         if deliveries == 0:
             raise RuntimeError(f"{system.name}: nothing was delivered in {seconds} s ({case})")
-        return Throughput(deliveries / elapsed * 1e9, cpu / deliveries / 1e3)
+        return Throughput(deliveries / elapsed * 1e9, cpu / deliveries / 1e3, cpu / elapsed)
 
     def latency(self, system: System, case: Case, rate: int, warm_up_s: float, seconds: float) -> Latency:
         load = self._load(system, case, "--rate", str(rate), "--connections", str(PRODUCERS))
@@ -118,8 +115,8 @@ class Rig:
         due = result["accepted"] * case.fan_out
         if arrived != due or result["unfinished"] or set(result["statuses"]) - {"202"}:
             raise RuntimeError(
-                f"{system.name}, {case}: of {result['sent']} events sent {result['accepted']} were accepted (answers by status: "
-                f"{result['statuses']}; 0 is a lost connection), {due} deliveries were due and {arrived} arrived"
+                f"{system.name}, {case}: of {result['sent']} events sent {result['accepted']} were accepted (answers by "
+                f"status: {result['statuses']}; 0 is a lost connection), {due} deliveries were due and {arrived} arrived"
             )
         return result, report
 

@@ -56,6 +56,7 @@ def main() -> int:
 
 
 def compare(options: argparse.Namespace, rig: Rig, cases: list[Case], directory: Path, stack: ExitStack) -> int:
+    load = os.getloadavg()[0]
     systems: list[System] = []
     mesh: MeshSystem | None = None
     for name in options.systems:
@@ -80,12 +81,11 @@ def compare(options: argparse.Namespace, rig: Rig, cases: list[Case], directory:
     for name, kib in idle_kib.items():
         print(f"idle {name}: {kib / 1024:.0f} MB")
     text = markdown(
-        Machine.here(ROOT, os.cpu_count() or 1),
+        Machine.here(ROOT, os.cpu_count() or 1, load),
         results,
         idle_kib=idle_kib,
         start_s=mesh.start_s if mesh else None,
-        method=METHOD
-        + f"- Concurrency per subscription: {options.concurrency}, as many as the floor's pool has connections.\n",
+        method=f"{METHOD}- Concurrency per subscription: {options.concurrency}; the floor's pool has 32 connections.\n",
         quick=options.quick,
     )
     write(options, text)
@@ -138,9 +138,8 @@ def prove(options: argparse.Namespace, rig: Rig, cases: list[Case], stack: ExitS
         fine = abs(twin - 1) < 0.15 and 0.75 * BURN_US < added < 1.35 * BURN_US
         good = good and fine
         print(table(result))
-        print(
-            f"twin: {twin:.2f} × the floor; slowed by {BURN_US} µs: measured {added:.1f}. {'Good.' if fine else 'NOT GOOD.'}\n"
-        )
+        said = "Good." if fine else "NOT GOOD: a fault, or a busy machine."
+        print(f"twin: {twin:.2f} times the floor; slowed by {BURN_US} µs: measured {added:.1f}. {said}\n")
     return 0 if good else 1
 
 

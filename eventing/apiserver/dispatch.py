@@ -1,0 +1,258 @@
+"""From an HTTP request to a verb on a resource. There is one way for all kinds: they are data."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from eventing.apiserver.answers import ClientGoneError, answer, answer_error, read_body
+from eventing.apiserver.failures import bad_request, method_not_allowed, path_not_found, unsupported_media_type
+from eventing.apiserver.merge import json_patch, merge_patch, strategic_merge
+from eventing.apiserver.reading import Reader, selection_of
+from eventing.apiserver.registry import Registry, Resource
+from eventing.apiserver.requests import (
+    APPLY_PATCH,
+    JSON_PATCH,
+    MERGE_PATCH,
+    STRATEGIC_PATCH,
+    Options,
+    Request,
+    View,
+    decode_body,
+    decode_json,
+    decode_yaml,
+    expect_object,
+    parse_target,
+    parse_view,
+)
+from eventing.apiserver.reviews import review
+from eventing.apiserver.store import Store
+from eventing.apiserver.watching import Watches
+from eventing.apiserver.writing import DeleteOptions, Writer
+from eventing.errors import ApiError
+from eventing.resources.kinds import Object
+
+__all__ = ["Dispatcher", "Target", "parse_request"]
+
+_WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a path names; `name` is empty for a collection, `namespace` for all of them."""
+
+    resource: Resource
+    namespace: str
+    name: str
+    subresource: str
+
+
+async def parse_request(scope: Scope, receive: Receive) -> Request:
+    """Read a request, its body included."""
+    path, parts, params = parse_target(scope["raw_path"], scope["query_string"])
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    body = await read_body(receive, headers.get("content-length", "")) if scope["method"] in _WRITES else b""
+    return Request(scope["method"], path, parts, params, headers, body, scope["user"])
+
+
+class Dispatcher:
+    """The ASGI application under `/api` and `/apis`."""
+
+    def __init__(self, registry: Registry, store: Store, reader: Reader, writer: Writer, watches: Watches) -> None:
+        self._registry = registry
+        self._store = store
+        self._reader = reader
+        self._writer = writer
+        self._watches = watches
+        self._verbs: dict[tuple[str, bool], Callable[[Target, Request], Awaitable[tuple[int, bytes]]]] = {
+            ("GET", True): self._get,
+            ("PUT", True): self._put,
+            ("PATCH", True): self._patch,
+            ("DELETE", True): self._delete,
+            ("GET", False): self._list,
+            ("POST", False): self._post,
+            ("DELETE", False): self._delete_collection,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            request = await parse_request(scope, receive)
+            target = self._target(request)
+            if target is None:
+                code, body = review(request)
+            elif request.method == "GET" and not target.subresource and request.flag("watch"):
+                await self._watch(target, request, receive, send)
+                return
+            else:
+                method = "GET" if request.method == "HEAD" else request.method
+                verb = self._verbs.get((method, bool(target.name)))
+                if verb is None or (target.subresource and method == "DELETE"):
+                    raise method_not_allowed()
+                code, body = await verb(target, request)
+        except ApiError as error:
+            await answer_error(send, error)
+        except ClientGoneError:
+            return
+        else:
+            await answer(send, code, body, headers=[(b"warning", _warning(text)) for text in request.warnings])
+
+    def _target(self, request: Request) -> Target | None:
+        """Raises 404 for what is not served. None for reviews, which are asked and not kept."""
+        parts = request.parts
+        group, rest = ("", parts[1:]) if parts[0] == "api" else (parts[1] if len(parts) > 1 else "", parts[2:])
+        version, rest = (rest[0], rest[1:]) if rest else ("", ())
+        namespace = ""
+        if len(rest) >= 3 and rest[0] == "namespaces" and not (group == "" and len(rest) == 3 and rest[2] in {"status", "finalize"}):
+            namespace, rest = rest[1], rest[2:]
+        resource = self._registry.find(group, version, rest[0]) if rest else None
+        if resource is None:
+            if len(rest) == 1 and request.method == "POST" and f"{group}/{rest[0]}" in _REVIEWS:
+                return None
+            raise path_not_found()
+        name, subresource = (*rest[1:], "", "")[:2]
+        if len(rest) > 3 or bool(namespace) > resource.kind.namespaced or (rest[1:] and not name):
+            raise path_not_found()
+        if resource.kind.namespaced and not namespace and name:
+            raise path_not_found()
+        if subresource and not resource.subresource(subresource):
+            raise path_not_found()
+        return Target(resource, namespace, name, subresource)
+
+    @staticmethod
+    def _view(request: Request) -> View:
+        return parse_view(request.headers.get("accept", ""), request.params.get("includeObject", ""))
+
+    async def _get(self, target: Target, request: Request) -> tuple[int, bytes]:
+        view = self._view(request)
+        return 200, self._reader.get(target.resource, (target.namespace, target.name), view)
+
+    async def _list(self, target: Target, request: Request) -> tuple[int, bytes]:
+        return 200, self._reader.list(target.resource, target.namespace, request, self._view(request))
+
+    async def _post(self, target: Target, request: Request) -> tuple[int, bytes]:
+        if target.resource.kind.namespaced and not target.namespace:
+            raise method_not_allowed()
+        view = self._view(request)
+        obj = expect_object(decode_body(request))
+        options = Options.of(request)
+        data = await self._writer.create(target.resource, target.namespace, obj, options, request)
+        return 201, self._reader.show(target.resource, data, view)
+
+    async def _put(self, target: Target, request: Request) -> tuple[int, bytes]:
+        view = self._view(request)
+        obj = expect_object(decode_body(request))
+        data = await self._writer.update(
+            target.resource,
+            (target.namespace, target.name),
+            lambda _old: obj,
+            Options.of(request),
+            request,
+            subresource=target.subresource,
+            whole=True,
+        )
+        return 200, self._reader.show(target.resource, data, view)
+
+    async def _patch(self, target: Target, request: Request) -> tuple[int, bytes]:
+        view = self._view(request)
+        key = (target.namespace, target.name)
+        options = Options.of(request)
+        if request.content_type == APPLY_PATCH:
+            if not request.params.get("fieldManager"):
+                raise bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch")
+            config = expect_object(decode_yaml(request.body))
+            code, data = await self._writer.apply(
+                target.resource, key, config, options, request, subresource=target.subresource
+            )
+            return code, self._reader.show(target.resource, data, view)
+        data = await self._writer.update(
+            target.resource, key, self._change(target.resource, request), options, request, subresource=target.subresource
+        )
+        return 200, self._reader.show(target.resource, data, view)
+
+    @staticmethod
+    def _change(resource: Resource, request: Request) -> Callable[[Object], Any]:
+        """What the patch does to an object. Raises 400 and 415."""
+        accepted = [JSON_PATCH, MERGE_PATCH, APPLY_PATCH]
+        if resource.typed:
+            accepted.append(STRATEGIC_PATCH)
+        if request.content_type not in accepted:
+            raise unsupported_media_type(accepted)
+        patch = decode_json(request.body)
+        match request.content_type:
+            case "application/merge-patch+json":
+                return lambda obj: merge_patch(obj, patch)
+            case "application/json-patch+json":
+                return lambda obj: json_patch(obj, patch)
+            case _:
+                return lambda obj: strategic_merge(obj, patch, resource.kind.strategic_merge_keys)
+
+    async def _delete(self, target: Target, request: Request) -> tuple[int, bytes]:
+        result = await self._writer.delete(target.resource, (target.namespace, target.name), _delete_options(request))
+        return 200, msgspec.json.encode(result)
+
+    async def _delete_collection(self, target: Target, request: Request) -> tuple[int, bytes]:
+        """Kubernetes' deletecollection: one deletion after the other; the answer lists what was there."""
+        if target.resource.kind.namespaced and not target.namespace:
+            raise method_not_allowed()
+        options = _delete_options(request)
+        selection = selection_of(target.resource, target.namespace, request)
+        listed = self._reader.list(target.resource, target.namespace, request, View())
+        for record in self._store.collection(target.resource.key).sorted():
+            if selection.matches(record):
+                try:
+                    await self._writer.delete(target.resource, record.key, options)
+                except ApiError as error:
+                    if error.code != 404:
+                        raise
+        return 200, listed
+
+    async def _watch(self, target: Target, request: Request, receive: Receive, send: Send) -> None:
+        view = self._view(request)
+        if target.name:
+            raise bad_request("a watch is of a collection: use fieldSelector=metadata.name=NAME")
+        watcher = self._watches.open(target.resource, target.namespace, request, view)
+
+        async def send_part(part: bytes) -> None:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+
+        headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-cache, private")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await watcher.run(receive, send_part)
+        await send({"type": "http.response.body", "body": b""})
+
+
+_REVIEWS: Final = frozenset(
+    {
+        "authentication.k8s.io/selfsubjectreviews",
+        "authorization.k8s.io/selfsubjectaccessreviews",
+        "authorization.k8s.io/selfsubjectrulesreviews",
+    }
+)
+
+
+def _warning(text: str) -> bytes:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    printable = "".join(letter if letter.isprintable() else "?" for letter in escaped)
+    return f'299 - "{printable}"'.encode()
+
+
+def _delete_options(request: Request) -> DeleteOptions:
+    """From the body, else from the query."""
+    body = decode_body(request) if request.body.strip() else {}
+    if not isinstance(body, dict):
+        raise bad_request("DeleteOptions must be an object")
+    preconditions = body.get("preconditions") or {}
+    propagation = body.get("propagationPolicy") or request.params.get("propagationPolicy", "")
+    if body.get("orphanDependents") and not propagation:
+        propagation = "Orphan"
+    dry_run = body.get("dryRun") or ([request.params["dryRun"]] if request.params.get("dryRun") else [])
+    if propagation not in {"", "Background", "Foreground", "Orphan"}:
+        raise bad_request(f'propagationPolicy: Unsupported value: "{propagation}": supported values: "Foreground", "Background", "Orphan"')
+    if dry_run not in ([], ["All"]):
+        raise bad_request(f'dryRun: Unsupported value: {dry_run}: supported values: "All"')
+    if not isinstance(preconditions, dict):
+        raise bad_request("preconditions must be an object")
+    uid, version = preconditions.get("uid") or "", preconditions.get("resourceVersion") or ""
+    return DeleteOptions(str(uid), str(version), propagation, dry_run == ["All"])

@@ -1,0 +1,168 @@
+"""A whole mesh in one event loop: how tests get one without a process of its own.
+
+async with Mesh() as mesh:
+…  # mesh.ingress_url, mesh.kubeconfig
+"""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from eventing.errors import EventingError, StartError
+from eventing.runtime import manifests
+from eventing.runtime.control import Control
+from eventing.runtime.data_directory import DataDirectory
+from eventing.runtime.data_plane import DataPlaneRole
+from eventing.runtime.listeners import bind, port_of
+from eventing.runtime.mesh_client import MeshClient
+from eventing.runtime.settings import ChildSettings, Endpoints
+from eventing.runtime.tokens import Tokens
+
+__all__ = ["Mesh"]
+
+
+class Mesh:
+    """An async context manager: ready when entered, drained and stopped when left.
+
+    `data_dir` None: a temporary one, removed at the end. `manifests` are files, directories or `-`, applied before it is
+    ready. A port of 0 picks a free one. Raises StartError where it cannot start.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path | None = None,
+        *,
+        manifests: Sequence[str] = (),
+        api_port: int = 0,
+        ingress_port: int = 0,
+        metrics_port: int = 0,
+        drain_s: float = 10.0,
+    ) -> None:
+        self._given_dir = data_dir
+        self._manifests = manifests
+        self._ports = {"api": api_port, "ingress": ingress_port, "metrics": metrics_port}
+        self._drain_s = drain_s
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._directory: DataDirectory | None = None
+        self._endpoints: Endpoints | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._stop = asyncio.Event()
+
+    @property
+    def endpoints(self) -> Endpoints:
+        if self._endpoints is None:
+            raise EventingError("the mesh is not running: use it inside `async with`")
+        return self._endpoints
+
+    @property
+    def api_url(self) -> str:
+        return self.endpoints.api
+
+    @property
+    def ingress_url(self) -> str:
+        """Events go to `{ingress_url}/NAMESPACE/CHANNEL`."""
+        return self.endpoints.ingress
+
+    @property
+    def metrics_url(self) -> str:
+        return self.endpoints.metrics
+
+    @property
+    def data_dir(self) -> Path:
+        if self._directory is None:
+            raise EventingError("the mesh is not running: use it inside `async with`")
+        return self._directory.path
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.data_dir / "kubeconfig"
+
+    def client(self) -> MeshClient:
+        """A synchronous client to it (in a thread of its own: it would stop this very event loop)."""
+        return MeshClient(self.endpoints, Tokens.of(DataDirectory(self.data_dir)).admin)
+
+    async def __aenter__(self) -> Self:
+        if self._given_dir is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="eventing-mesh-")
+        path = Path(self._temporary.name) / "data" if self._temporary else self._given_dir
+        assert path is not None  # noqa: S101 - for the type checker: one of the two is set
+        self._directory = DataDirectory(path.absolute())
+        try:
+            # Waiting for another mesh to go would block this loop.
+            self._directory.open(patience_s=0)
+            ready = asyncio.Event()
+            settings = self._settings()
+            # A task of its own: entering and leaving may happen in different tasks, as with pytest's fixtures.
+            self._running = asyncio.create_task(self._run(settings, ready))
+            waiting = asyncio.create_task(ready.wait())
+            await asyncio.wait({waiting, self._running}, return_when=asyncio.FIRST_COMPLETED)
+            if not ready.is_set():
+                waiting.cancel()
+                await self._running
+                raise StartError("the mesh ended before it was ready")
+        except BaseException:
+            await self._end()
+            raise
+        self._directory.write_endpoints(settings.endpoints)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._end()
+
+    async def _end(self) -> None:
+        try:
+            self._stop.set()
+            if self._running is not None and not self._running.done():
+                await self._running
+            elif self._running is not None and not self._running.cancelled():
+                self._running.result()
+        finally:
+            self._endpoints = None
+            if self._directory is not None:
+                if self._directory.lock_fd >= 0:
+                    self._directory.remove_endpoints()
+                self._directory.close()
+            if self._temporary is not None:
+                self._temporary.cleanup()
+
+    def _settings(self) -> ChildSettings:
+        assert self._directory is not None  # noqa: S101 - for the type checker: set by the only caller
+        listeners = {name: bind(name, "127.0.0.1", port, f"{name}_port") for name, port in self._ports.items()}
+        self._endpoints = Endpoints(
+            **{
+                name: f"{'https' if name == 'api' else 'http'}://127.0.0.1:{port_of(listener)}"
+                for name, listener in listeners.items()
+            }
+        )
+        return ChildSettings(
+            role="mesh",
+            data_dir=str(self._directory.path),
+            host="127.0.0.1",
+            endpoints=self._endpoints,
+            sockets={name: listener.detach() for name, listener in listeners.items()},
+            drain_s=self._drain_s,
+            manifests_fd=self._spool(),
+        )
+
+    def _spool(self) -> int | None:
+        if not self._manifests:
+            return None
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+            file.write(manifests.dump(manifests.read(self._manifests)))
+            file.flush()
+            return os.dup(file.fileno())
+
+    async def _run(self, settings: ChildSettings, ready: asyncio.Event) -> None:
+        """Control until the data plane has stopped, as the supervisor has it."""
+        control_ready, control_stop = asyncio.Event(), asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(Control(settings).run(started=control_ready.set, stop=control_stop))
+            await control_ready.wait()
+            await DataPlaneRole(settings).run(started=ready.set, stop=self._stop)
+            control_stop.set()

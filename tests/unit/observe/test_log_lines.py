@@ -1,0 +1,73 @@
+"""Log lines: one line each whatever is in them, fields in both formats, no secrets, nothing a terminal obeys."""
+
+import io
+import json
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventing.observe.lines import printable, render
+from eventing.observe.logs import LineFormatter
+
+
+def logged(log_format: str, message: str, *, name: str = "eventing.delivery", error: bool = False, **fields: object) -> str:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(LineFormatter(log_format, "dataplane"))  # type: ignore[arg-type]
+    logger = logging.Logger(name)
+    logger.addHandler(handler)
+    if error:
+        try:
+            raise ValueError("planted\x1b[2J")
+        except ValueError:
+            logger.exception(message, extra=fields)
+    else:
+        logger.warning(message, extra=fields)
+    return stream.getvalue()
+
+
+def test_text_has_time_level_process_message_fields() -> None:
+    line = logged("text", "subscriber refused", subscription="default/a", status=503, why="no room")
+    time, level, process, rest = line.split(maxsplit=3)
+    assert (len(time), level, process) == (12, "WARNING", "dataplane")
+    assert rest == "subscriber refused  subscription=default/a  status=503  why='no room'\n"
+
+
+def test_json_has_the_same_as_members() -> None:
+    record = json.loads(logged("json", "subscriber refused", status=503))
+    assert record.pop("time").endswith("Z")
+    assert record == {"level": "warning", "process": "dataplane", "message": "subscriber refused", "status": 503}
+
+
+@pytest.mark.parametrize("name", ["token", "Authorization", "api_secret", "db_password"])
+def test_what_is_named_like_a_secret_is_masked(name: str) -> None:
+    for log_format in ("text", "json"):
+        assert "hunter2" not in logged(log_format, "connected", **{name: "hunter2"})
+
+
+def test_a_library_is_named() -> None:
+    assert "logger=aiohttp.client" in logged("text", "slow", name="aiohttp.client")
+
+
+def test_a_traceback_is_indented_text_or_a_member() -> None:
+    below = logged("text", "failed", error=True).splitlines()[1:]
+    assert below
+    assert all(line.startswith("    ") for line in below)
+    assert "\x1b" not in "".join(below)
+    assert "ValueError: planted" in json.loads(logged("json", "failed", error=True))["detail"]
+
+
+@given(st.text())
+def test_a_line_stays_one_line(text: str) -> None:
+    for log_format in ("text", "json"):
+        line = render(log_format, moment=0.0, level="info", process="p", message="m", fields={"f": text})  # type: ignore[arg-type]
+        assert line.isprintable() or log_format == "json" or all(character not in line for character in "\n\r\x1b\x07\x9b")
+        assert "\n" not in line
+
+
+def test_printable_shows_escapes_and_keeps_what_is_asked() -> None:
+    assert printable("a\x1b[31mb\r\n\u202ec") == r"a\x1b[31mb\x0d\x0a\u202ec"
+    assert printable("a\n\tb\x00", keep="\n\t") == "a\n\tb\\x00"
+    assert printable("naïve ✓ 注文") == "naïve ✓ 注文"

@@ -187,7 +187,8 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Provisioned:
-    """What `ensure` made or found: ready True or False, None where it is not known yet; a reason in CamelCase and a message for people."""
+    """What `ensure` made or found: ready True or False, None where it is not known yet; a reason in CamelCase, a message for
+    people."""
 
     ready: bool | None
     reason: str = ""

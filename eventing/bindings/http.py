@@ -46,7 +46,7 @@ _TRAVELLING_PREFIXES = ("knative-", "x-b3-")
 _FRAMING = frozenset({"host", "content-length", "transfer-encoding", "expect"})
 _ASKED_FOR = frozenset({"content-type", "authorization", "retry-after", "webhook-request-origin"})
 # HTTP binding §3.1.3.2: printable ASCII except space, double quote and percent is sent as it is.
-_ENCODED = re.compile(rb'[^\x21\x23\x24\x26-\x7e]')
+_ENCODED = re.compile(rb"[^\x21\x23\x24\x26-\x7e]")
 
 
 class UnsupportedFormatError(InvalidEventError):
@@ -273,4 +273,3 @@ def with_attributes(event: Event, added: dict[str, str]) -> Event:
     if event.structured is not None:
         copy.structured = encode_structured(copy)
     return copy
-

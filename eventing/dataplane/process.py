@@ -83,9 +83,7 @@ class DataPlane:
                 Receiver(routes, journal),
                 limits=settings.server,
                 names=connections.names,
-                refused=lambda peer, target, status, detail: journal.refused(
-                    peer, target.decode("latin-1"), "", status, detail
-                ),
+                refused=lambda peer, target, status, detail: journal.refused(peer, target.decode("latin-1"), "", status, detail),
             )
             collector = DataPlaneCollector(
                 channels=table.channel_metrics,
@@ -126,9 +124,7 @@ class DataPlane:
             connections.close()
             await admin.aclose()
 
-    async def _follow(
-        self, table: ChannelTable, reporter: Reporter, server: HttpServer, started: Callable[[], None]
-    ) -> None:
+    async def _follow(self, table: ChannelTable, reporter: Reporter, server: HttpServer, started: Callable[[], None]) -> None:
         async with asyncio.TaskGroup() as tasks:
             await reporter.register()
             caches = []

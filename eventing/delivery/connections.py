@@ -85,9 +85,7 @@ class Connections:
     def pool(self, origin: Origin) -> Pool:
         pool = self._pools.get(origin)
         if pool is None:
-            pool = Pool(
-                origin, self._connector, self._spawn, names=self.names, limits=self._limits, limit=self._per_origin
-            )
+            pool = Pool(origin, self._connector, self._spawn, names=self.names, limits=self._limits, limit=self._per_origin)
             self._pools[origin] = pool
         return pool
 

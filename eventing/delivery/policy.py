@@ -5,8 +5,8 @@ The table of statuses is that of the Knative data-plane contract (specs/eventing
 """
 
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 from eventing.journal import Decision, Rule

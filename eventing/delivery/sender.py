@@ -54,9 +54,7 @@ class _Awaited:
     def unconnected(self, failure: ResponseFailure) -> None:
         self._resolve(Answer(0, [], b"", failure))
 
-    def responded(
-        self, connection: Connection, status: int, headers: list[tuple[HeaderName, bytes]], body: bytes
-    ) -> None:
+    def responded(self, connection: Connection, status: int, headers: list[tuple[HeaderName, bytes]], body: bytes) -> None:
         self._pool.put(connection)
         self._resolve(Answer(status, headers, body))
 

@@ -199,9 +199,7 @@ class SubscriptionWorker:
 
     # Exchange
 
-    def responded(
-        self, connection: Connection, status: int, headers: list[tuple[HeaderName, bytes]], body: bytes
-    ) -> None:
+    def responded(self, connection: Connection, status: int, headers: list[tuple[HeaderName, bytes]], body: bytes) -> None:
         if 200 <= status < 300:
             if headers and status == 200 and self.reply_pool is not None:
                 for name, value in headers:
@@ -424,9 +422,7 @@ class SubscriptionWorker:
         else:
             self._record(event, 0, Decision.DROPPED, Rule.DEAD_LETTER_FAILED, status=taken.status, note=taken.text)
 
-    def replied(
-        self, attempt: Attempt, connection: Connection, headers: list[tuple[HeaderName, bytes]], body: bytes
-    ) -> None:
+    def replied(self, attempt: Attempt, connection: Connection, headers: list[tuple[HeaderName, bytes]], body: bytes) -> None:
         """The subscriber answered 200 with an event: it goes to the reply address; the slot stays taken until it has gone."""
         self.pool.put(connection)
         try:
@@ -461,14 +457,10 @@ class SubscriptionWorker:
         )  # fmt: skip
         self._end(attempt.lease, target.url, answer, Rule.REPLY_FAILED)
 
-    def _record(
-        self, event: Event, attempt: int, decision: Decision, rule: Rule, *, status: int = 0, note: str = ""
-    ) -> None:
+    def _record(self, event: Event, attempt: int, decision: Decision, rule: Rule, *, status: int = 0, note: str = "") -> None:
         if decision is Decision.DROPPED:
             self.metrics.dropped(rule.reason)
-        self._journal.attempted(
-            event.receipt, self.number, attempt, self._clock(), 0.0, status, decision, rule, note=note
-        )
+        self._journal.attempted(event.receipt, self.number, attempt, self._clock(), 0.0, status, decision, rule, note=note)
 
     # the end
 

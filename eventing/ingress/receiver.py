@@ -66,9 +66,7 @@ class Receiver:
         else:
             stored.add_done_callback(lambda future: self._stored(request, route, events, place, future))
 
-    def _stored(
-        self, request: Request, route: Route, events: list[Event], place: int, future: "asyncio.Future[None]"
-    ) -> None:
+    def _stored(self, request: Request, route: Route, events: list[Event], place: int, future: "asyncio.Future[None]") -> None:
         error = future.exception()
         if error is None:
             self._accept(request, route, events, place)

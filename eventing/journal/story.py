@@ -34,7 +34,10 @@ async def story(journal: Journal, query: str) -> dict[str, Any]:
                 records[record.receipt].append(record)
         position += SLICE
         await asyncio.sleep(0)
-    return {"matches": [_match(journal, acceptance, records[acceptance.receipt]) for acceptance in acceptances], "refused": []}
+    return {
+        "matches": [_match(journal, acceptance, records[acceptance.receipt]) for acceptance in acceptances],
+        "refused": [],
+    }
 
 
 async def _find(journal: Journal, query: str) -> list[Acceptance]:

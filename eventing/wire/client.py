@@ -58,9 +58,7 @@ class Origin:
 class Exchange(Protocol):
     """What a connection reports to: exactly one of the two, once per `Connection.send`."""
 
-    def responded(
-        self, connection: "Connection", status: int, headers: list[tuple[HeaderName, bytes]], body: bytes
-    ) -> None: ...
+    def responded(self, connection: "Connection", status: int, headers: list[tuple[HeaderName, bytes]], body: bytes) -> None: ...
 
     def failed(self, connection: "Connection", failure: ResponseFailure) -> None: ...
 
@@ -232,8 +230,15 @@ class Connection(asyncio.Protocol):
             self.pool.resend(exchange, self._sent, self.deadline)
             self.pool.lost(self)
             return
-        detail = str(exc) if exc else ("the connection was closed in the middle of the answer" if self._status else
-                                       "the connection was closed without an answer")
+        detail = (
+            str(exc)
+            if exc
+            else (
+                "the connection was closed in the middle of the answer"
+                if self._status
+                else "the connection was closed without an answer"
+            )
+        )
         self._fail(ResponseFailure("ConnectionLost", detail, self._status))
 
     # httptools callbacks
@@ -259,8 +264,13 @@ class Connection(asyncio.Protocol):
 
     def _too_large_head(self) -> None:
         limits = self.pool.limits
-        self._fail(ResponseFailure("HeadersTooLarge", f"more than {limits.header_count} headers or "
-                                   f"{limits.header_bytes} bytes of them", self._parser.get_status_code()))
+        self._fail(
+            ResponseFailure(
+                "HeadersTooLarge",
+                f"more than {limits.header_count} headers or {limits.header_bytes} bytes of them",
+                self._parser.get_status_code(),
+            )
+        )
         raise _GivenUpError
 
     def on_headers_complete(self) -> None:
@@ -272,8 +282,11 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
         if self._body_bytes > self.pool.limits.body_bytes:
-            self._fail(ResponseFailure("BodyTooLarge", f"the body of the answer has more than {self.pool.limits.body_bytes} "
-                                       "bytes", self._status))
+            self._fail(
+                ResponseFailure(
+                    "BodyTooLarge", f"the body of the answer has more than {self.pool.limits.body_bytes} bytes", self._status
+                )
+            )
             raise _GivenUpError
         self._body.append(body)
 

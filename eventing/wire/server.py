@@ -56,7 +56,7 @@ class Request:
         host: bytes,
         headers: list[tuple[HeaderName, bytes]],
         body: bytes,
-        keep_alive: bool,  # noqa: FBT001 - positional: one is made for each event
+        keep_alive: bool,
     ) -> None:
         self._connection = connection
         self.method = method

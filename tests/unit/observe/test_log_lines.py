@@ -3,20 +3,26 @@
 import io
 import json
 import logging
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventing.observe.lines import printable, render
+from eventing.observe.lines import LogFormat, printable, render
 from eventing.observe.logs import LineFormatter
 
+FORMATS: tuple[LogFormat, ...] = ("text", "json")
 
-def logged(log_format: str, message: str, *, name: str = "eventing.delivery", error: bool = False, **fields: object) -> str:
+
+def logged(
+    log_format: LogFormat, message: str, *, name: str = "eventing.delivery", error: bool = False, **fields: Any
+) -> str:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(LineFormatter(log_format, "dataplane"))  # type: ignore[arg-type]
-    logger = logging.Logger(name)
+    handler.setFormatter(LineFormatter(log_format, "dataplane"))
+    logger = logging.getLogger(name)
+    logger.propagate = False
     logger.addHandler(handler)
     if error:
         try:
@@ -25,6 +31,8 @@ def logged(log_format: str, message: str, *, name: str = "eventing.delivery", er
             logger.exception(message, extra=fields)
     else:
         logger.warning(message, extra=fields)
+    logger.removeHandler(handler)
+    logger.propagate = True
     return stream.getvalue()
 
 
@@ -43,7 +51,7 @@ def test_json_has_the_same_as_members() -> None:
 
 @pytest.mark.parametrize("name", ["token", "Authorization", "api_secret", "db_password"])
 def test_what_is_named_like_a_secret_is_masked(name: str) -> None:
-    for log_format in ("text", "json"):
+    for log_format in FORMATS:
         assert "hunter2" not in logged(log_format, "connected", **{name: "hunter2"})
 
 
@@ -61,8 +69,8 @@ def test_a_traceback_is_indented_text_or_a_member() -> None:
 
 @given(st.text())
 def test_a_line_stays_one_line(text: str) -> None:
-    for log_format in ("text", "json"):
-        line = render(log_format, moment=0.0, level="info", process="p", message="m", fields={"f": text})  # type: ignore[arg-type]
+    for log_format in FORMATS:
+        line = render(log_format, moment=0.0, level="info", process="p", message="m", fields={"f": text})
         assert line.isprintable() or log_format == "json" or all(character not in line for character in "\n\r\x1b\x07\x9b")
         assert "\n" not in line
 

@@ -43,9 +43,9 @@ def test_namespaces_and_definitions_come_first(tmp_path: Path) -> None:
 
 
 def test_values_are_those_of_json() -> None:
-    text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {day: 2026-01-31, 1: one, true: yes}\n"
+    text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {day: 2026-01-31, 2: two, true: yes}\n"
     (manifest,) = parse(text, "c.yaml")
-    assert manifest.body["data"] == {"day": "2026-01-31", "1": "one", "true": True}
+    assert manifest.body["data"] == {"day": "2026-01-31", "2": "two", "true": True}
 
 
 @pytest.mark.parametrize(

@@ -29,17 +29,17 @@ class Admitter:
         """Check that the object is what the path says, and complete its metadata. Raises 400."""
         kind = resource.kind
         if obj.get("kind") != kind.kind:
-            given = f"{obj.get('apiVersion')}, Kind={obj.get('kind')}"
-            raise bad_request(f"the object provided is unrecognized (must be of type {kind.kind}): {given}")
+            shown = f"{obj.get('apiVersion')}, Kind={obj.get('kind')}"
+            raise bad_request(f"the object provided is unrecognized (must be of type {kind.kind}): {shown}")
         if obj.get("apiVersion") != kind.api_version:
-            raise bad_request(
-                f"the API version in the data ({obj.get('apiVersion')}) does not match the expected API version ({kind.api_version})"
-            )
+            given = obj.get("apiVersion")
+            text = f"the API version in the data ({given}) does not match the expected API version ({kind.api_version})"
+            raise bad_request(text)
         metadata = obj.get("metadata")
         if metadata is None:
             metadata = {}
         if not isinstance(metadata, dict):
-            raise _undecodable(resource, f"json: cannot unmarshal into Go struct field {kind.kind}.metadata of type v1.ObjectMeta")
+            raise _undecodable(resource, "json: cannot unmarshal into Go struct field metadata of type v1.ObjectMeta")
         obj["metadata"] = metadata
         if namespace:
             if metadata.get("namespace", namespace) not in {namespace, "", None}:
@@ -51,8 +51,8 @@ class Admitter:
             metadata.pop("namespace", None)
         if name:
             if metadata.get("name", name) not in {name, "", None}:
-                given = metadata.get("name")
-                raise bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
+                other = metadata.get("name")
+                raise bad_request(f"the name of the object ({other}) does not match the name on the URL ({name})")
             metadata["name"] = name
 
     def check_partial(self, resource: Resource, config: Object, options: Options, request: Request) -> None:
@@ -103,7 +103,10 @@ class Admitter:
             added = sorted(set(after.get("finalizers") or ()) - set(before.get("finalizers") or ()))
             if added:
                 shown = ", ".join(f'"{name}"' for name in added)
-                text = f"Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{{{shown}}}"
+                text = (
+                    "Forbidden: no new finalizers can be added if the object is being deleted, "
+                    f"found new finalizers []string{{{shown}}}"
+                )
                 raise invalid(resource.kind, before["name"], [Cause("FieldValueForbidden", text, "metadata.finalizers")])
 
     def _walk(self, resource: Resource, obj: Object, *, whole: bool) -> Findings:

@@ -22,11 +22,13 @@ class ClientGoneError(Exception):
 async def answer(
     send: Send, code: int, body: bytes, *, content_type: bytes = _JSON, headers: Iterable[tuple[bytes, bytes]] = ()
 ) -> None:
-    lines = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), (b"cache-control", b"no-cache, private")]
-    given = list(headers)
-    names = {name for name, _ in given}
-    start = [line for line in lines if line[0] not in names] + given
-    await send({"type": "http.response.start", "status": code, "headers": start})
+    lines = [
+        (b"content-type", content_type),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-cache, private"),
+        *headers,
+    ]
+    await send({"type": "http.response.start", "status": code, "headers": lines})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -40,8 +40,7 @@ def applied(live: Object | None, config: Object, schema: Schema, manager: Manage
     if live is None:
         ownership = Ownership(config["apiVersion"])
         ownership.set(manager, fields, now)
-        new = {**config, "metadata": {**config["metadata"], "managedFields": ownership.encoded()}}
-        return new
+        return {**config, "metadata": {**config["metadata"], "managedFields": ownership.encoded()}}
     ownership = Ownership.of(live)
     before = owned_part(live)
     if not ownership:
@@ -53,9 +52,7 @@ def applied(live: Object | None, config: Object, schema: Schema, manager: Manage
     gone = difference(difference(ownership.fields(manager), fields), others)
     after = _remove(after, gone, others, schema) or {}
     changed, _ = compare(before, after, schema)
-    conflicts = {
-        other: both for other, theirs in ownership.others(manager).items() if (both := intersection(theirs, changed))
-    }
+    conflicts = {other: both for other, theirs in ownership.others(manager).items() if (both := intersection(theirs, changed))}
     if conflicts and not force:
         allowed = _allowed(live, before, schema) if manager.name == _KUBECTL else {}
         refused = {other: left for other, both in conflicts.items() if (left := difference(both, allowed))}
@@ -68,7 +65,8 @@ def applied(live: Object | None, config: Object, schema: Schema, manager: Manage
         ownership.set(manager, fields, now)
     new = _restored(live, after)
     annotations = new["metadata"].get("annotations") or {}
-    if manager.name == _KUBECTL and LAST_APPLIED in annotations and LAST_APPLIED not in (mine.get("metadata") or {}).get("annotations", {}):
+    given = (mine.get("metadata") or {}).get("annotations") or {}
+    if manager.name == _KUBECTL and LAST_APPLIED in annotations and LAST_APPLIED not in given:
         text = msgspec.json.encode({**config, "metadata": _without_last_applied(config["metadata"])}).decode()
         new["metadata"]["annotations"] = {**annotations, LAST_APPLIED: f"{text}\n"}
     new["metadata"]["managedFields"] = ownership.encoded()

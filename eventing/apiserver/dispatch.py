@@ -104,7 +104,8 @@ class Dispatcher:
         group, rest = ("", parts[1:]) if parts[0] == "api" else (parts[1] if len(parts) > 1 else "", parts[2:])
         version, rest = (rest[0], rest[1:]) if rest else ("", ())
         namespace = ""
-        if len(rest) >= 3 and rest[0] == "namespaces" and not (group == "" and len(rest) == 3 and rest[2] in {"status", "finalize"}):
+        own = not group and len(rest) == 3 and rest[2] in {"status", "finalize"}  # of a namespace itself
+        if len(rest) >= 3 and rest[0] == "namespaces" and not own:
             namespace, rest = rest[1], rest[2:]
         resource = self._registry.find(group, version, rest[0]) if rest else None
         if resource is None:
@@ -160,11 +161,9 @@ class Dispatcher:
         options = Options.of(request)
         if request.content_type == APPLY_PATCH:
             if not request.params.get("fieldManager"):
-                raise bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch")
+                raise bad_request("fieldManager: Required value: is required for apply patch")
             config = expect_object(decode_yaml(request.body))
-            code, data = await self._writer.apply(
-                target.resource, key, config, options, request, subresource=target.subresource
-            )
+            code, data = await self._writer.apply(target.resource, key, config, options, request, subresource=target.subresource)
             return code, self._reader.show(target.resource, data, view)
         data = await self._writer.update(
             target.resource, key, self._change(target.resource, request), options, request, subresource=target.subresource
@@ -249,7 +248,8 @@ def _delete_options(request: Request) -> DeleteOptions:
         propagation = "Orphan"
     dry_run = body.get("dryRun") or ([request.params["dryRun"]] if request.params.get("dryRun") else [])
     if propagation not in {"", "Background", "Foreground", "Orphan"}:
-        raise bad_request(f'propagationPolicy: Unsupported value: "{propagation}": supported values: "Foreground", "Background", "Orphan"')
+        supported = '"Foreground", "Background", "Orphan"'
+        raise bad_request(f'propagationPolicy: Unsupported value: "{propagation}": supported values: {supported}')
     if dry_run not in ([], ["All"]):
         raise bad_request(f'dryRun: Unsupported value: {dry_run}: supported values: "All"')
     if not isinstance(preconditions, dict):

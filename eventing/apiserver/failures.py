@@ -113,18 +113,14 @@ def conflict(kind: Kind, name: str, message: str) -> ApiError:
 
 
 def modified(kind: Kind, name: str) -> ApiError:
-    return conflict(
-        kind, name, "the object has been modified; please apply your changes to the latest version and try again"
-    )
+    return conflict(kind, name, "the object has been modified; please apply your changes to the latest version and try again")
 
 
 def invalid(kind: Kind, name: str, causes: Sequence[Cause]) -> ApiError:
     texts = [f"{cause.field}: {cause.message}" if cause.field else cause.message for cause in causes]
     text = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     details: dict[str, Any] = _named(kind, name) | {"kind": kind.kind}
-    details["causes"] = [
-        {"reason": cause.reason, "message": cause.message, "field": cause.field or "<nil>"} for cause in causes
-    ]
+    details["causes"] = [{"reason": cause.reason, "message": cause.message, "field": cause.field or "<nil>"} for cause in causes]
     return failure(422, "Invalid", f'{qualified(kind, plural=False)} "{name}" is invalid: {text}', details)
 
 

@@ -1,4 +1,4 @@
-"""Sets of fields in the form of FieldsV1: `{"f:spec": {"f:replicas": {}, "k:{\\"name\\":\\"a\\"}": {".": {}, "f:name": {}}}}`.
+r"""Sets of fields in the form of FieldsV1: `{"f:spec": {"f:replicas": {}, "k:{\"name\":\"a\"}": {".": {}, "f:name": {}}}}`.
 
 A node is a member of the set if it is empty or holds ".". Kubernetes, "Server-Side Apply"; the rules are those of
 structured-merge-diff. Schemas decide what is one value: lists without `x-kubernetes-list-type: map|set` and objects with

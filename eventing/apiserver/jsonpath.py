@@ -1,4 +1,4 @@
-"""The part of Kubernetes' JSONPath that printer columns use: `.a.b`, `['a.b']`, `\\.` in names, `[0]`, `[*]`, `[?(@.a=="b")]`."""
+r"""The part of Kubernetes' JSONPath that printer columns use: `.a.b`, `['a.b']`, `\.` in names, `[0]`, `[*]`, `[?(@.a=="b")]`."""
 
 import operator
 import re

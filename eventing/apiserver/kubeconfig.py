@@ -9,7 +9,9 @@ import yaml
 __all__ = ["write_kubeconfig"]
 
 
-def write_kubeconfig(path: Path, *, server: str, ca: Path, token: str, user: str = "kubernetes-admin", context: str = "eventing-mesh") -> None:
+def write_kubeconfig(
+    path: Path, *, server: str, ca: Path, token: str, user: str = "kubernetes-admin", context: str = "eventing-mesh"
+) -> None:
     """Write a kubeconfig, mode 0600, with everything in it: the URL `server`, the certificate authority, the bearer token."""
     authority = base64.b64encode(ca.read_bytes()).decode()
     document = {

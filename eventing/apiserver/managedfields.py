@@ -93,13 +93,14 @@ class Ownership:
         return result
 
     def _merge_oldest(self) -> None:
-        updaters = sorted((time, manager.name, manager) for manager, (_, time) in self._entries.items() if manager.operation == "Update")
+        updaters = [(time, manager) for manager, (_, time) in self._entries.items() if manager.operation == "Update"]
+        updaters.sort(key=lambda entry: entry[0])
         surplus = len(updaters) - _MAX_UPDATERS
         if surplus <= 0:
             return
         merged: FieldSet = {}
         latest = ""
-        for time, _, manager in updaters[: surplus + 1]:
+        for time, manager in updaters[: surplus + 1]:
             merged = union(merged, self._entries.pop(manager)[0])
             latest = time
         self.set(Manager(_ANCIENT, "Update"), merged, latest)

@@ -152,7 +152,8 @@ def metadata_causes(kind: Kind, obj: Object) -> list[Cause]:
     for name in annotations:
         causes += _qualified_causes(name.lower(), "metadata.annotations")
     if sum(len(name) + len(value.encode()) for name, value in annotations.items()) > _MAX_ANNOTATIONS:
-        causes.append(Cause("FieldValueTooLong", f"Too long: may not be more than {_MAX_ANNOTATIONS} bytes", "metadata.annotations"))
+        text = f"Too long: may not be more than {_MAX_ANNOTATIONS} bytes"
+        causes.append(Cause("FieldValueTooLong", text, "metadata.annotations"))
     for name in metadata.get("finalizers") or ():
         causes += _qualified_causes(name, "metadata.finalizers")
     return causes + _owner_causes(metadata.get("ownerReferences") or ())

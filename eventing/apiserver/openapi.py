@@ -38,9 +38,7 @@ class OpenApi:
 
     def index(self) -> bytes:
         """`/openapi/v3`. The hash in each URL changes with the document, so that clients may keep it for good."""
-        paths = {
-            path: {"serverRelativeURL": f"/openapi/v3/{path}?hash={self.hash(path)}"} for path in self._current()
-        }
+        paths = {path: {"serverRelativeURL": f"/openapi/v3/{path}?hash={self.hash(path)}"} for path in self._current()}
         return msgspec.json.encode({"paths": paths})
 
     def document(self, path: str) -> bytes:

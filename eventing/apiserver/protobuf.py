@@ -1,6 +1,6 @@
-"""Reading the protobuf bodies that typed clients send since kubectl 1.32. Answers are never in protobuf.
+r"""Reading the protobuf bodies that typed clients send since kubectl 1.32. Answers are never in protobuf.
 
-The envelope is `k8s\\0` and a runtime.Unknown {1: TypeMeta {1: apiVersion, 2: kind}, 2: raw}; the messages are those of
+The envelope is `k8s\0` and a runtime.Unknown {1: TypeMeta {1: apiVersion, 2: kind}, 2: raw}; the messages are those of
 k8s.io/api. Only the kinds that such clients create are known.
 """
 
@@ -128,7 +128,9 @@ _KINDS: Final[dict[tuple[str, str], Mapping[int, _Field]]] = {
     },
     ("authorization.k8s.io/v1", "SelfSubjectAccessReview"): {
         1: _METADATA,
-        2: _message("spec", {1: _message("resourceAttributes", _ATTRIBUTES), 2: _message("nonResourceAttributes", _NON_RESOURCE)}),
+        2: _message(
+            "spec", {1: _message("resourceAttributes", _ATTRIBUTES), 2: _message("nonResourceAttributes", _NON_RESOURCE)}
+        ),
     },
     ("authorization.k8s.io/v1", "SelfSubjectRulesReview"): {1: _METADATA, 2: _message("spec", {1: _Field("namespace")})},
     ("authentication.k8s.io/v1", "SelfSubjectReview"): {1: _METADATA},
@@ -221,7 +223,7 @@ def _value(raw: int | bytes, field: _Field) -> Any:
             raise ValueError(f"{field.name} is not a number")
         return bool(raw) if field.form == "bool" else raw - (1 << 64) if raw >> 63 else raw
     if not isinstance(raw, bytes):
-        raise ValueError(f"{field.name} is a number")
+        raise ValueError(f"{field.name} is a number")  # noqa: TRY004 - of the message, not of a caller
     match field.form:
         case "message":
             return _special(field.name, _decode(raw, field.message or {}))

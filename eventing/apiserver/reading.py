@@ -2,7 +2,8 @@
 
 import base64
 import binascii
-from collections.abc import Callable, Iterator
+import builtins
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -85,7 +86,7 @@ class Reader:
             if version < collection.floor:
                 raise expired("The provided continue parameter is too old to display a consistent list result: list again")
         _check_version(request, self._store.version)
-        chosen: list[Record] = []
+        chosen: builtins.list[Record] = []
         remaining = 0
         for record in self._candidates(collection.sorted(), after):
             if not selection.matches(record):
@@ -104,10 +105,10 @@ class Reader:
         return self._show_list(resource, chosen, metadata, view)
 
     @staticmethod
-    def _candidates(records: "list[Record]", after: Key | None) -> Iterator[Record]:
+    def _candidates(records: Sequence[Record], after: Key | None) -> Iterator[Record]:
         return (record for record in records if after is None or record.key > after)
 
-    def _show_list(self, resource: Resource, records: "list[Record]", metadata: Object, view: View) -> bytes:
+    def _show_list(self, resource: Resource, records: Sequence[Record], metadata: Object, view: View) -> bytes:
         if view.form == "Table":
             now = self._clock()
             rows = [row(resource, _decode(record.data), view, now) for record in records]

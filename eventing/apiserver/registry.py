@@ -20,7 +20,7 @@ _FIELD_LABELS: Final = ("metadata.name", "metadata.namespace")
 # Fields beside the name by which the core kinds can be selected (Kubernetes' "selectable fields").
 _MORE_FIELD_LABELS: Final[dict[str, tuple[str, ...]]] = {
     "events": (
-        *(f"involvedObject.{name}" for name in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")),
+        *(f"involvedObject.{name}" for name in ("kind", "namespace", "name", "uid", "apiVersion", "fieldPath")),
         "reason",
         "reportingComponent",
         "source",
@@ -85,8 +85,9 @@ def _whole_schema(kind: Kind) -> dict[str, Any]:
 
 def _with_list_type(schema: Mapping[str, Any], path: Sequence[str], key: str) -> dict[str, Any]:
     if not path:
-        keyed = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]} if key else {"x-kubernetes-list-type": "set"}
-        return {**schema, **keyed}
+        if not key:
+            return {**schema, "x-kubernetes-list-type": "set"}
+        return {**schema, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
     properties = dict(schema.get("properties") or {})
     if path[0] in properties:
         properties[path[0]] = _with_list_type(properties[path[0]], path[1:], key)

@@ -165,7 +165,7 @@ def decode_yaml(body: bytes) -> Any:
         value = yaml.load(body, Loader=_Loader)  # noqa: S506 - a safe loader
         return msgspec.json.decode(msgspec.json.encode(value))
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, RecursionError, ValueError) as error:
-        raise bad_request(f"error decoding YAML: {error or 'exceeded max depth'}") from None
+        raise bad_request(f"error decoding YAML: {error}") from None
 
 
 _QUALITY: Final = re.compile(r"q=([0-9.]+)")

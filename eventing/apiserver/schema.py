@@ -46,103 +46,106 @@ class Node:
     """One compiled node of a schema. `typed` ones (of the core kinds, of metadata) take null for "not given", as Go does."""
 
     __slots__ = (
-        "_additional",
-        "_checks",
-        "_default",
-        "_embedded",
-        "_int_or_string",
-        "_items",
-        "_list_keys",
-        "_nullable",
-        "_preserve",
-        "_required",
-        "_type",
-        "_typed",
-        "_types",
-        "_with_defaults",
+        "additional",
+        "checks",
+        "default",
+        "embedded",
+        "int_or_string",
+        "items",
+        "list_keys",
+        "nullable",
+        "preserve",
         "properties",
+        "required",
+        "type",
+        "typed",
+        "types",
+        "with_defaults",
     )
 
     def __init__(self, schema: Mapping[str, Any], *, typed: bool = False) -> None:
-        self._typed = typed
-        self._type = schema.get("type", "")
-        self._int_or_string = bool(schema.get("x-kubernetes-int-or-string"))
-        self._types = (int, str) if self._int_or_string else _TYPES.get(self._type, (object,))
-        self._nullable = bool(schema.get("nullable"))
-        self._preserve = bool(schema.get("x-kubernetes-preserve-unknown-fields"))
-        self._embedded = bool(schema.get("x-kubernetes-embedded-resource"))
-        self._required: tuple[str, ...] = tuple(schema.get("required") or ())
-        self._default = schema.get("default", _ABSENT)
+        self.typed = typed
+        self.type = schema.get("type", "")
+        self.int_or_string = bool(schema.get("x-kubernetes-int-or-string"))
+        self.types = (int, str) if self.int_or_string else _TYPES.get(self.type, (object,))
+        self.nullable = bool(schema.get("nullable"))
+        self.preserve = bool(schema.get("x-kubernetes-preserve-unknown-fields"))
+        self.embedded = bool(schema.get("x-kubernetes-embedded-resource"))
+        self.required: tuple[str, ...] = tuple(schema.get("required") or ())
+        self.default = schema.get("default", _ABSENT)
         self.properties = {name: Node(part, typed=typed) for name, part in (schema.get("properties") or {}).items()}
         additional = schema.get("additionalProperties")
-        self._additional = Node(additional, typed=typed) if isinstance(additional, Mapping) else None
-        self._preserve = self._preserve or additional is True
+        self.additional = Node(additional, typed=typed) if isinstance(additional, Mapping) else None
+        self.preserve = self.preserve or additional is True
         items = schema.get("items")
-        self._items = Node(items, typed=typed) if isinstance(items, Mapping) else None
-        self._with_defaults = [
-            (name, node) for name, node in self.properties.items() if node._default is not _ABSENT
-        ]
-        self._checks: tuple[Check, ...] = value_checks(schema)
-        self._list_keys = _list_identity(schema)
+        self.items = Node(items, typed=typed) if isinstance(items, Mapping) else None
+        self.with_defaults = [(name, node) for name, node in self.properties.items() if node.default is not _ABSENT]
+        self.checks: tuple[Check, ...] = value_checks(schema)
+        self.list_keys = _list_identity(schema)
 
     def walk(self, value: Any, path: str, findings: Findings, depth: int = 0) -> None:
         """Prune, default and check `value` in place. `path` is that of `value` ("" for the root)."""
-        if not isinstance(value, self._types) or (isinstance(value, bool) and self._types[0] in {int, float}):
-            if not (self._type == "integer" and isinstance(value, float) and value.is_integer()):
-                findings.causes.append(self._wrong_type(value, path))
-                return
+        if not self._fits(value):
+            findings.causes.append(self.wrong_type(value, path))
+            return
         if depth > MAX_DEPTH:
             findings.causes.append(Cause("FieldValueInvalid", f"Invalid value: nested more than {MAX_DEPTH} deep", path))
             return
         if isinstance(value, dict):
-            if self._type == "object" or self.properties:
+            if self.type == "object" or self.properties:
                 self._walk_object(value, path, findings, depth + 1)
-        elif isinstance(value, list) and self._items is not None:
+        elif isinstance(value, list) and self.items is not None:
             for index, item in enumerate(value):
                 below = f"{path}[{index}]"
-                if item is None and not self._items._nullable:
-                    findings.causes.append(self._items._wrong_type(item, below))
+                if item is None and not self.items.nullable:
+                    findings.causes.append(self.items.wrong_type(item, below))
                 elif item is not None:
-                    self._items.walk(item, below, findings, depth + 1)
-            if self._list_keys is not None:
-                _check_duplicates(value, self._list_keys, path, findings)
-        for check in self._checks:
+                    self.items.walk(item, below, findings, depth + 1)
+            if self.list_keys is not None:
+                _check_duplicates(value, self.list_keys, path, findings)
+        for check in self.checks:
             if (cause := check(value, path)) is not None:
                 findings.causes.append(cause)
+
+    def _fits(self, value: Any) -> bool:
+        if isinstance(value, self.types):
+            return not isinstance(value, bool) or self.types[0] not in {int, float}
+        return self.type == "integer" and isinstance(value, float) and value.is_integer()
 
     def _walk_object(self, value: dict[str, Any], path: str, findings: Findings, depth: int) -> None:
         prefix = f"{path}." if path else ""
         properties = self.properties
         for name in list(value):
             item = value[name]
-            node = properties.get(name) or self._additional
+            node = properties.get(name) or self.additional
             if node is None:
-                if not self._preserve and not (self._embedded and name in {"apiVersion", "kind", "metadata"}):
+                if not self.preserve and not (self.embedded and name in {"apiVersion", "kind", "metadata"}):
                     del value[name]
                     findings.unknown.append(f"{prefix}{name}")
-            elif item is None and not node._nullable:
-                if node._typed or node._default is not _ABSENT:
+            elif item is None and not node.nullable:
+                if node.typed or node.default is not _ABSENT:
                     del value[name]
                 else:
-                    findings.causes.append(node._wrong_type(item, f"{prefix}{name}"))
+                    findings.causes.append(node.wrong_type(item, f"{prefix}{name}"))
             elif item is not None:
                 node.walk(item, f"{prefix}{name}", findings, depth)
         if not findings.whole:
             return
-        for name, node in self._with_defaults:
+        for name, node in self.with_defaults:
             if name not in value:
-                value[name] = copy.deepcopy(node._default)
+                value[name] = copy.deepcopy(node.default)
                 node.walk(value[name], f"{prefix}{name}", findings, depth)
-        for name in self._required:
+        for name in self.required:
             if name not in value:
                 findings.causes.append(Cause("FieldValueRequired", "Required value", f"{prefix}{name}"))
 
-    def _wrong_type(self, value: Any, path: str) -> Cause:
-        if self._typed:
+    def wrong_type(self, value: Any, path: str) -> Cause:
+        if self.typed:
             word = {bool: "bool", int: "number", float: "number", str: "string", list: "array"}.get(type(value), "object")
-            wanted = {"boolean": "bool", "integer": "int32", "array": "[]", "object": "map"}.get(self._type, self._type)
-            return Cause("FieldValueTypeInvalid", f"json: cannot unmarshal {word} into Go struct field {path} of type {wanted}", path)
-        wanted = "integer,string" if self._int_or_string else self._type
+            wanted = {"boolean": "bool", "integer": "int32", "array": "[]", "object": "map"}.get(self.type, self.type)
+            text = f"json: cannot unmarshal {word} into Go struct field {path} of type {wanted}"
+            return Cause("FieldValueTypeInvalid", text, path)
+        wanted = "integer,string" if self.int_or_string else self.type
         shown = f'"{value}"' if isinstance(value, str) else f'"{type_name(value)}"'
         text = f"Invalid value: {shown}: {path} in body must be of type {wanted}: {shown}"
         return Cause("FieldValueTypeInvalid", text, path)

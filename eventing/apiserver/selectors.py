@@ -51,10 +51,8 @@ def _test(match: re.Match[str]) -> _Test:
         return lambda labels: key in labels
     if operator in {"<", ">"}:
         return _numeric(key, operator, match["value"])
-    if match["set"]:
-        values = frozenset(value.strip() for value in match["values"].split(","))
-    else:
-        values = frozenset([match["value"]])
+    given = match["values"].split(",") if match["set"] else [match["value"]]
+    values = frozenset(value.strip() for value in given)
     if operator in {"=", "==", "in"}:
         return lambda labels: key in labels and labels[key] in values
     return lambda labels: labels.get(key) not in values
@@ -64,7 +62,8 @@ def _numeric(key: str, operator: str, text: str) -> _Test:
     try:
         bound = int(text)
     except ValueError:
-        raise bad_request(f"unable to parse requirement: for '<', '>' operators, the value must be an integer: {text!r}") from None
+        message = f"unable to parse requirement: for '<', '>' operators, the value must be an integer: {text!r}"
+        raise bad_request(message) from None
 
     def test(labels: Labels) -> bool:
         try:
@@ -88,7 +87,7 @@ class FieldSelector:
         for term in _terms(text):
             path, equal, value = _parse_term(term)
             if path not in supported:
-                raise bad_request(f'field label not supported: {path}')
+                raise bad_request(f"field label not supported: {path}")
             self.tests.append((tuple(path.split(".")), value, equal))
             if path == "metadata.name" and equal:
                 self.name = value

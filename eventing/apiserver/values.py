@@ -114,7 +114,9 @@ _FORMATS: Final[dict[str, Callable[[str], object]]] = {
 }
 
 
-def _bound(kind: type | tuple[type, ...], measure: Callable[[Any], Any], *, upper: bool, text: str) -> Callable[[Any, bool], Check]:
+def _bound(
+    kind: type | tuple[type, ...], measure: Callable[[Any], Any], *, upper: bool, text: str
+) -> Callable[[Any, bool], Check]:
     def make(bound: Any, exclusive: bool) -> Check:
         def check(value: Any, path: str) -> Cause | None:
             if not isinstance(value, kind) or isinstance(value, bool):
@@ -143,10 +145,12 @@ _BOUNDS: Final[dict[str, Callable[[Any, bool], Check]]] = {
     "minItems": _bound(list, len, upper=False, text="should have at least {bound} items"),
     "maxProperties": _bound(dict, len, upper=True, text="should have at most {bound} properties"),
     "minProperties": _bound(dict, len, upper=False, text="should have at least {bound} properties"),
-    "multipleOf": lambda unit, _exclusive: lambda value, path: (
-        _invalid(value, path, f"should be a multiple of {unit}")
-        if isinstance(value, _NUMBER) and not isinstance(value, bool) and value % unit
-        else None
+    "multipleOf": lambda unit, _exclusive: (
+        lambda value, path: (
+            _invalid(value, path, f"should be a multiple of {unit}")
+            if isinstance(value, _NUMBER) and not isinstance(value, bool) and value % unit
+            else None
+        )
     ),
 }
 

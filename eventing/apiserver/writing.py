@@ -24,6 +24,7 @@ from eventing.apiserver.failures import (
     invalid,
     modified,
     not_found,
+    qualified,
     success,
 )
 from eventing.apiserver.managedfields import Manager, record_update
@@ -114,8 +115,10 @@ class Writer:
         self._admitter.admit(resource, obj, None, options, request, quiet=by_apply)
         key = (namespace, metadata["name"])
         if self._store.latest(resource.key, key) is not None:
-            raise exists(resource.kind, metadata["name"]) if not made_up else failure(
-                500, "ServerTimeout", "the server made up a name that is taken: try again"
+            raise (
+                exists(resource.kind, metadata["name"])
+                if not made_up
+                else failure(500, "ServerTimeout", "the server made up a name that is taken: try again")
             )
         if not by_apply:
             record_update(None, obj, resource.schema, Manager(options.manager, "Update"), self._now())
@@ -146,11 +149,14 @@ class Writer:
             raise not_found(namespaces.kind, namespace)
         if record.header.deletionTimestamp:
             kind = resource.kind
-            qualified = f"{kind.plural}.{kind.group}" if kind.group else kind.plural
             because = f"unable to create new content in namespace {namespace} because it is being terminated"
-            cause = {"reason": "NamespaceTerminating", "message": f"namespace {namespace} is being terminated", "field": "metadata.namespace"}
+            cause = {
+                "reason": "NamespaceTerminating",
+                "message": f"namespace {namespace} is being terminated",
+                "field": "metadata.namespace",
+            }
             raise forbidden(
-                f'{qualified} "{name}" is forbidden: {because}',
+                f'{qualified(kind)} "{name}" is forbidden: {because}',
                 {"name": name, "group": kind.group, "kind": kind.plural, "causes": [cause]},
             )
 
@@ -257,7 +263,8 @@ class Writer:
             if subresource:
                 raise not_found(resource.kind, name)
             if config["metadata"].get("uid"):
-                raise conflict(resource.kind, name, "uid mismatch: the provided object specified uid, and no existing object was found")
+                text = "uid mismatch: the provided object specified uid, and no existing object was found"
+                raise conflict(resource.kind, name, text)
             new = applied(None, config, resource.schema, manager, force=options.force, now=self._now())
             new = _decode(_encode(new))
             return 201, await self.create(resource, namespace, new, options, request, name=name, by_apply=True)
@@ -282,12 +289,15 @@ class Writer:
             raise not_found(kind, name)
         obj: Object = _decode(record.data)
         metadata = obj["metadata"]
-        for what, wanted, found in (("UID", options.uid, metadata["uid"]), ("ResourceVersion", options.version, str(record.version))):
+        version = str(record.version)
+        for what, wanted, found in (("UID", options.uid, metadata["uid"]), ("ResourceVersion", options.version, version)):
             if wanted and wanted != found:
-                raise conflict(kind, name, f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}")
+                text = f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+                raise conflict(kind, name, text)
         is_namespace = kind.plural == "namespaces" and not kind.group
         if is_namespace and name in PROTECTED_NAMESPACES:
-            raise forbidden(f'namespaces "{name}" is forbidden: this namespace may not be deleted', {"name": name, "kind": "namespaces"})
+            text = f'namespaces "{name}" is forbidden: this namespace may not be deleted'
+            raise forbidden(text, {"name": name, "kind": "namespaces"})
         marker = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}.get(options.propagation)
         if marker and marker not in metadata.get("finalizers", ()):
             metadata["finalizers"] = [*metadata.get("finalizers", ()), marker]

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from eventing.cli.terminal import DataDir, printable
-from eventing.errors import EventingError
+from eventing.errors import EventingError, InvalidEventError
 
 __all__ = ["send"]
 
@@ -37,7 +37,7 @@ def send(
 
     Example: eventing send --channel orders --type com.example.order --data '{"n": 1}'
     """
-    from eventing.event import Event, check_attributes
+    from eventing.event import Event, attribute_faults
     from eventing.runtime.mesh_client import MeshClient
 
     payload = _payload(data)
@@ -50,7 +50,8 @@ def send(
     with MeshClient.find(data_dir) as mesh:
         for number in range(1, count + 1):
             attributes["id"] = str(uuid.uuid4()) if event_id is None else event_id if count == 1 else f"{event_id}-{number}"
-            check_attributes(attributes)
+            if faults := attribute_faults(attributes):
+                raise InvalidEventError(faults)
             answer = mesh.send(namespace, channel, Event(attributes, payload))
             if not answer.accepted:
                 done = f" ({number - 1} of {count} were accepted)" if count > 1 else ""

@@ -39,8 +39,8 @@ class Control:
         factories = channel_factories()
         hosts = dict.fromkeys((advertised_host(settings.host).strip("[]"), "localhost", "127.0.0.1", "::1"))
         certificates = ensure_certificates(directory.pki, list(hosts))
-        ca = certificates.ca.read_text()
-        write_kubeconfig(directory.kubeconfig, settings.endpoints.api, ca, tokens.admin)
+        ca = certificates.ca_cert.read_text()
+        write_kubeconfig(directory.kubeconfig, server=settings.endpoints.api, ca=certificates.ca_cert, token=tokens.admin)
         server = ApiServer(
             database=directory.database,
             kinds=(*CORE_KINDS, *EVENTING_KINDS, DATA_PLANE, *(factory.kind for factory in factories.values())),
@@ -54,8 +54,8 @@ class Control:
                 tasks.create_task(
                     server.serve(
                         socket.socket(fileno=settings.sockets["api"]),
-                        certfile=certificates.certificate,
-                        keyfile=certificates.key,
+                        certfile=certificates.server_cert,
+                        keyfile=certificates.server_key,
                         started=serving.set,
                     )
                 )

@@ -17,9 +17,7 @@ MEMORY = "PSS" if LINUX else "RSS"
 
 
 def _ps(field: str, pid: int) -> str:
-    return subprocess.run(
-        ["ps", "-o", f"{field}=", "-p", str(pid)], check=True, capture_output=True, text=True
-    ).stdout.strip()
+    return subprocess.run(["ps", "-o", f"{field}=", "-p", str(pid)], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def cpu_ns(pid: int) -> int:

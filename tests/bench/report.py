@@ -87,8 +87,8 @@ def ratio(result: CaseResult, system: str, base: str) -> Range:
     return Range.of([mine.cpu_us / its.cpu_us for mine, its in zip(ours, floors, strict=True)])
 
 
-HEADINGS = ("system", "deliveries/s", "CPU µs per delivery", "ratio to floor", "of a core", "events/s offered", "p50 ms", "p99 ms",
-            "its CPU µs", "peak MB")  # fmt: skip
+HEADINGS = ("system", "deliveries/s", "CPU µs per delivery", "ratio to floor", "of a core",
+            "events/s offered", "p50 ms", "p99 ms", "its CPU µs", "peak MB")  # fmt: skip
 
 
 def rows(result: CaseResult) -> list[tuple[str, ...]]:
@@ -143,9 +143,7 @@ def verdict(result: CaseResult) -> str:
     said = "within the budget of" if times <= budget else "**over the budget** of"
     text = f"The mesh costs {times:.2f} times the floor: {said} {budget} (limit {LIMIT})."
     if "mesh" in result.latencies and "floor" in result.latencies:
-        p99 = Range.of(
-            [a.p99 / b.p99 for a, b in zip(result.latencies["mesh"], result.latencies["floor"], strict=True)]
-        ).middle
+        p99 = Range.of([a.p99 / b.p99 for a, b in zip(result.latencies["mesh"], result.latencies["floor"], strict=True)]).middle
         text += f" Its p99 is {p99:.1f} times the floor's at the same rate (goal: at most 3)."
     return text
 
@@ -174,10 +172,8 @@ def markdown(
     lines += _grid(
         ("machine", ""),
         [
-            (
-                "CPU",
-                f"{machine.cpu}, {machine.cores} cores, shared by the process under test, the load generator and the sink",
-            ),
+            ("CPU", f"{machine.cpu}, {machine.cores} cores, shared by system under test, load generator and sink"),
+            ("load of the machine before", f"{machine.load:.2f}"),
             ("system", machine.system),
             ("Python", f"{machine.python}; {machine.libraries}"),
             ("commit", machine.commit),

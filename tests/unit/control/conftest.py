@@ -282,7 +282,7 @@ class Mesh:
         """Wait until all checks hold."""
         try:
             async with asyncio.timeout(5):
-                while not all(check() for check in checks):  # noqa: ASYNC110 - a condition of many parts, no event
+                while not all(check() for check in checks):
                     await asyncio.sleep(0.002)
         except TimeoutError:
             state = {key: obj.get("status") for key, obj in self.api.objects.items()}

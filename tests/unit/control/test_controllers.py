@@ -175,9 +175,7 @@ async def test_edits_and_deletions_reach_the_channel(mesh: Any) -> None:
         await mesh.subscription(name)
     await mesh.until_ready("subscriptions", "a", "b")
     await mesh.subscription("a", subscriber={"uri": "http://other"})
-    await mesh.until(
-        lambda: {entry["subscriberUri"] for entry in entries(mesh)} == {"http://other", "http://b.example.com/"}
-    )
+    await mesh.until(lambda: {entry["subscriberUri"] for entry in entries(mesh)} == {"http://other", "http://b.example.com/"})
     await mesh.until_ready("subscriptions", "a")
     assert status(mesh, "subscriptions", "a")["observedGeneration"] == 2
     gone = mesh.find("subscriptions", "b")["metadata"]["uid"]

@@ -25,7 +25,7 @@ class Fixture:
 
     async def events(self, writes: int) -> list[Object]:
         async with asyncio.timeout(5):
-            while self.api.writes.total() < writes:  # noqa: ASYNC110 - waits for what the recorder does
+            while self.api.writes.total() < writes:
                 await asyncio.sleep(0.002)
         return [obj for (plural, *_), obj in self.api.objects.items() if plural == "events"]
 

@@ -97,10 +97,7 @@ async def test_other_changes_of_the_object_are_not_told(at: Fixture) -> None:
     at.references.track(("x", ("ns", "sub")), [])
     await at.sink(address={"url": "http://two"})
     await until(
-        lambda: (
-            (at.references._caches["example.com/v1", "Sink"].get("ns", "s") or {})["status"]["address"]["url"]
-            == "http://two"
-        )
+        lambda: (at.references._caches["example.com/v1", "Sink"].get("ns", "s") or {})["status"]["address"]["url"] == "http://two"
     )
     assert at.told.empty()
 
@@ -118,5 +115,5 @@ async def test_services(at: Fixture) -> None:
 
 async def until(check: Any) -> None:
     async with asyncio.timeout(5):
-        while not check():  # noqa: ASYNC110 - waits for what another task does to a plain object
+        while not check():
             await asyncio.sleep(0.002)

@@ -15,9 +15,7 @@ from eventing.observe.logs import LineFormatter
 FORMATS: tuple[LogFormat, ...] = ("text", "json")
 
 
-def logged(
-    log_format: LogFormat, message: str, *, name: str = "eventing.delivery", error: bool = False, **fields: Any
-) -> str:
+def logged(log_format: LogFormat, message: str, *, name: str = "eventing.delivery", error: bool = False, **fields: Any) -> str:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(LineFormatter(log_format, "dataplane"))
@@ -52,7 +50,7 @@ def test_json_has_the_same_as_members() -> None:
 @pytest.mark.parametrize("name", ["token", "Authorization", "api_secret", "db_password"])
 def test_what_is_named_like_a_secret_is_masked(name: str) -> None:
     for log_format in FORMATS:
-        assert "hunter2" not in logged(log_format, "connected", **{name: "hunter2"})
+        assert "hunter2" not in logged(log_format, "connected", **dict[str, Any]({name: "hunter2"}))
 
 
 def test_a_library_is_named() -> None:

@@ -191,8 +191,7 @@ class TestBackingChannel:
         IMC.validate(obj, None, CREATE)
         obj["metadata"]["annotations"]["eventing.knative.dev/scope"] = "galaxy"
         assert refusal(IMC, obj) == (
-            "invalid value: galaxy: metadata.annotations.[eventing.knative.dev/scope]\n"
-            "expected either 'cluster' or 'namespace'"
+            "invalid value: galaxy: metadata.annotations.[eventing.knative.dev/scope]\nexpected either 'cluster' or 'namespace'"
         )
 
     def test_each_subscriber_needs_somewhere_to_go(self) -> None:

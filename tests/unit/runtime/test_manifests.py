@@ -29,9 +29,7 @@ def test_a_directory_by_name_and_standard_input(tmp_path: Path) -> None:
 
 
 def test_a_list_is_its_items() -> None:
-    text = (
-        '{"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}}]}'
-    )
+    text = '{"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}}]}'
     (manifest,) = parse(text, "list.json")
     assert (manifest.origin, manifest.body["kind"]) == ("list.json, item 1", "Secret")
 
@@ -67,9 +65,7 @@ def test_a_fault_is_named(text: str, expected: str) -> None:
         parse(text, "f.yaml")
 
 
-@pytest.mark.parametrize(
-    ("make", "expected"), [("missing", "No such file"), ("empty", "holds no .yaml"), ("latin", "UTF-8")]
-)
+@pytest.mark.parametrize(("make", "expected"), [("missing", "No such file"), ("empty", "holds no .yaml"), ("latin", "UTF-8")])
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, make: str, expected: str) -> None:
     path = tmp_path / make
     if make == "empty":

@@ -5,41 +5,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from eventing.runtime.data_directory import DataDirectory
 from eventing.runtime.settings import UpSettings
+from tests.support.waiting import DEADLINE_S, alive, eventually
 
 HERE = Path(__file__).parent
-DEADLINE_S = 20.0
-T = TypeVar("T")
-
-
-def eventually(probe: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:
-    """The first true value of `probe`."""
-    deadline = time.monotonic() + deadline_s
-    while not (value := probe()):
-        assert time.monotonic() < deadline, f"not within {deadline_s} s: {what}"
-        time.sleep(0.02)
-    return value
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        if Path("/proc/self").exists():
-            return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 class Up:

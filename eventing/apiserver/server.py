@@ -1,0 +1,168 @@
+"""The embedded Kubernetes API server: any `Kind` it is given, over HTTPS, kept in SQLite."""
+
+import asyncio
+import contextlib
+import socket
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random, SystemRandom
+from typing import Final
+
+import msgspec
+import uvicorn
+from starlette.types import ASGIApp
+
+from eventing.apiserver.access import Access
+from eventing.apiserver.admission import Admitter
+from eventing.apiserver.dispatch import Dispatcher
+from eventing.apiserver.documents import documents_app
+from eventing.apiserver.garbage import Garbage
+from eventing.apiserver.reading import Reader
+from eventing.apiserver.registry import Registry, Resource
+from eventing.apiserver.requests import Options, Request
+from eventing.apiserver.store import Store
+from eventing.apiserver.watching import Watches
+from eventing.apiserver.writing import Writer
+from eventing.errors import ObjectExistsError
+from eventing.resources.kinds import Kind, Object
+
+__all__ = ["ApiServer"]
+
+_NAMESPACES: Final = ("default", "knative-eventing")
+_INTERNAL_USER: Final = "system:apiserver"
+_STOP_S: Final = 1
+
+
+class ApiServer:
+    """One API server over one database file. Raises StartError where the file cannot be used (see Database).
+
+    `users` maps bearer tokens to user names; `allowed_hosts` are the host names and addresses that clients may call it by.
+    `app` is the ASGI application; it needs `running` around it. `serve` does both.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Path,
+        kinds: Sequence[Kind],
+        users: Mapping[str, str],
+        allowed_hosts: Iterable[str] = ("localhost", "127.0.0.1", "::1"),
+        clock: Callable[[], float] = time.time,
+        new_uid: Callable[[], str] = lambda: str(uuid.uuid4()),
+        random: Random | None = None,
+    ) -> None:
+        self._clock = clock
+        self._registry = Registry()
+        for kind in kinds:
+            self._registry.add(Resource(kind))
+        self._store = Store(database, stamp=datetime.fromtimestamp(clock(), UTC).strftime("%Y%m%dT%H%M%SZ"))
+        reader = Reader(self._store, clock=clock)
+        self._writer = Writer(
+            self._store,
+            self._registry,
+            Admitter(self._config_map),
+            now=self._now,
+            new_uid=new_uid,
+            random=random or SystemRandom(),
+        )
+        self._watches = Watches(self._store, reader)
+        self._garbage = Garbage(self._store, self._registry, self._writer)
+        dispatcher = Dispatcher(self._registry, self._store, reader, self._writer, self._watches)
+        self.app: ASGIApp = Access(
+            documents_app(self._registry, dispatcher), users=dict(users), allowed_hosts=list(allowed_hosts)
+        )
+        self._server: _Uvicorn | None = None
+
+    async def serve(
+        self, sock: socket.socket, *, certfile: Path, keyfile: Path, started: Callable[[], None] = lambda: None
+    ) -> None:
+        """Serve HTTPS on a listening socket until `aclose` or cancellation; then end the watches and return within a second.
+
+        `started` is called once requests are answered. Takes no signals. The socket is closed at the end.
+        """
+        config = uvicorn.Config(
+            self.app,
+            http="httptools",
+            loop="none",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ssl_certfile=certfile,
+            ssl_keyfile=keyfile,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=_STOP_S,
+            backlog=1024,
+        )
+        server = self._server = _Uvicorn(config, started)
+        try:
+            async with self.running():
+                serving = asyncio.create_task(server.serve([sock]))
+                try:
+                    await asyncio.shield(serving)
+                finally:
+                    self._watches.stop()
+                    server.should_exit = True
+                    await serving
+        finally:
+            self._server = None
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The server's own work: its namespaces made, garbage collected. Closes the store at the end."""
+        try:
+            await self._make_namespaces()
+            async with asyncio.TaskGroup() as group:
+                background = group.create_task(self._garbage.run())
+                try:
+                    yield
+                finally:
+                    self._watches.stop()
+                    background.cancel()
+        finally:
+            await self._store.aclose()
+
+    async def aclose(self) -> None:
+        """Make `serve` end the open watches and return."""
+        self._watches.stop()
+        if self._server is not None:
+            self._server.should_exit = True
+
+    async def _make_namespaces(self) -> None:
+        resource = self._registry.find("", "v1", "namespaces")
+        if resource is None:
+            return
+        request = Request("POST", "", (), {}, {}, b"", _INTERNAL_USER)
+        for name in _NAMESPACES:
+            if self._store.latest(resource.key, ("", name)) is None:
+                obj: Object = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+                with contextlib.suppress(ObjectExistsError):
+                    await self._writer.create(resource, "", obj, Options(manager="eventing-apiserver"), request)
+
+    def _config_map(self, namespace: str, name: str) -> Mapping[str, str]:
+        record = self._store.latest("configmaps", (namespace, name))
+        return {} if record is None else (msgspec.json.decode(record.data).get("data") or {})
+
+    def _now(self) -> str:
+        return datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class _Uvicorn(uvicorn.Server):
+    """A uvicorn that leaves the signals to the process, and says when it serves."""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = started
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()

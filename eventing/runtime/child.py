@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +22,7 @@ from eventing.observe.logs import configure
 from eventing.runtime.data_directory import DataDirectory
 from eventing.runtime.settings import ChildSettings
 
-__all__ = ["RoleClass", "RunningRole", "main"]
+__all__ = ["RoleClass", "RunningRole", "leaves", "main"]
 
 _GRACE_S = 2.0  # on top of the drain time, once the supervisor is gone
 
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_play(role_class(settings), settings, orders_fd, lambda: report(ready=True)))
     except* StartError as refusals:
-        report(refused="; ".join(map(str, _leaves(refusals))))
+        report(refused="; ".join(map(str, leaves(refusals))))
         code = 1
     return code
 
@@ -100,11 +100,13 @@ def _read_orders(fd: int) -> str | None:
     return text.decode()
 
 
-def _leaves(group: BaseExceptionGroup[StartError]) -> list[BaseException]:
-    found: list[BaseException] = []
+def leaves(group: BaseExceptionGroup[StartError]) -> Iterator[StartError]:
+    """The errors in a group, out of all nested ones."""
     for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
+        if isinstance(error, BaseExceptionGroup):
+            yield from leaves(error)
+        else:
+            yield error
 
 
 if __name__ == "__main__":

@@ -63,9 +63,7 @@ class DataDirectory:
         """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not self.version.exists() and any(
-                entry.name not in _FOREIGN | {self.lock.name} for entry in self.path.iterdir()
-            ):
+            if not self.version.exists() and any(entry.name not in _FOREIGN | {self.lock.name} for entry in self.path.iterdir()):
                 raise StartError(
                     f"{self.path} holds other files and is no data directory of a mesh: "
                     "choose an empty or a new one with --data-dir"

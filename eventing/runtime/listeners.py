@@ -14,9 +14,7 @@ _BACKLOG: Final = 1024
 def bind(name: str, host: str, port: int, flag: str) -> socket.socket:
     """Listen on (host, port); 0 picks a free port. Raises StartError, which names what to change."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, UnicodeError) as error:
         raise StartError(f"host {host!r} is no address of this machine ({error}): choose another with --host") from error
     listener = socket.socket(family, kind, protocol)

@@ -14,6 +14,7 @@ from typing import Self
 
 from eventing.errors import EventingError, StartError
 from eventing.runtime import manifests
+from eventing.runtime.child import leaves
 from eventing.runtime.control import Control
 from eventing.runtime.data_directory import DataDirectory
 from eventing.runtime.data_plane import DataPlaneRole
@@ -89,50 +90,56 @@ class Mesh:
         if self._given_dir is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="eventing-mesh-")
         path = Path(self._temporary.name) / "data" if self._temporary else self._given_dir
-        assert path is not None  # noqa: S101 - for the type checker: one of the two is set
+        assert path is not None
         self._directory = DataDirectory(path.absolute())
         try:
             # Waiting for another mesh to go would block this loop.
             self._directory.open(patience_s=0)
-            ready = asyncio.Event()
             settings = self._settings()
+            ready = asyncio.Event()
             # A task of its own: entering and leaving may happen in different tasks, as with pytest's fixtures.
             self._running = asyncio.create_task(self._run(settings, ready))
             waiting = asyncio.create_task(ready.wait())
             await asyncio.wait({waiting, self._running}, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
             if not ready.is_set():
-                waiting.cancel()
-                await self._running
+                await self._stopped()
                 raise StartError("the mesh ended before it was ready")
+            self._directory.write_endpoints(settings.endpoints)
         except BaseException:
-            await self._end()
+            if self._running is not None:
+                self._running.cancel()
+                await asyncio.wait({self._running})
+            self._clean_up()
             raise
-        self._directory.write_endpoints(settings.endpoints)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._end()
-
-    async def _end(self) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop.set()
         try:
-            self._stop.set()
-            if self._running is not None and not self._running.done():
-                await self._running
-            elif self._running is not None and not self._running.cancelled():
-                self._running.result()
+            await self._stopped()
         finally:
-            self._endpoints = None
-            if self._directory is not None:
-                if self._directory.lock_fd >= 0:
-                    self._directory.remove_endpoints()
-                self._directory.close()
-            if self._temporary is not None:
-                self._temporary.cleanup()
+            self._clean_up()
+
+    async def _stopped(self) -> None:
+        """Wait for the end of the mesh; what it cannot start for is raised as the StartError that it is."""
+        assert self._running is not None
+        try:
+            await self._running
+        except* StartError as refusals:
+            raise next(leaves(refusals)) from None
+
+    def _clean_up(self) -> None:
+        self._endpoints = None
+        if self._directory is not None:
+            if self._directory.lock_fd >= 0:
+                self._directory.remove_endpoints()
+            self._directory.close()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
     def _settings(self) -> ChildSettings:
-        assert self._directory is not None  # noqa: S101 - for the type checker: set by the only caller
+        assert self._directory is not None
         listeners = {name: bind(name, "127.0.0.1", port, f"{name}_port") for name, port in self._ports.items()}
         self._endpoints = Endpoints(
             **{

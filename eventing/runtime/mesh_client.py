@@ -74,8 +74,7 @@ class MeshClient:
             endpoints = directory.read_endpoints()
             if endpoints is None:
                 raise NotRunningError(
-                    f"no mesh is ready on {directory.path}: start one with `eventing up`, "
-                    "or name its directory with --data-dir"
+                    f"no mesh is ready on {directory.path}: start one with `eventing up`, or name its directory with --data-dir"
                 )
             tokens = json.loads(directory.tokens.read_text())
         except OSError as error:

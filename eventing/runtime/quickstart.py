@@ -78,9 +78,7 @@ class Quickstart:
             "id": "hello-1",
             "datacontenttype": "application/json",
         }
-        answer = await asyncio.to_thread(
-            self._mesh.send, "default", _CHANNEL, Event(attributes, b'{"item": "coffee", "n": 1}')
-        )
+        answer = await asyncio.to_thread(self._mesh.send, "default", _CHANNEL, Event(attributes, b'{"item": "coffee", "n": 1}'))
         if not answer.accepted:
             emit(f"The ingress refused it: {printable(answer.problem)}\n")
             return

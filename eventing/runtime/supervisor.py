@@ -70,6 +70,7 @@ class Supervisor:
     ) -> None:
         self._settings = settings
         self._directory = directory
+        self._listeners = listeners
         self._clock = clock
         self._began = clock()
         self._ready = False
@@ -175,9 +176,7 @@ class Supervisor:
                 self._say("ready" if not child.crashes else "ready again", role=child.role.name)
                 # Applied once: a restarted control process finds the objects in its database.
                 child.settings = replace(child.settings, manifests_fd=None)
-        if not (self._ready or self._stops) and all(
-            child.ready for child in self._children.values() if child.role.essential
-        ):
+        if not (self._ready or self._stops) and all(child.ready for child in self._children.values() if child.role.essential):
             self._ready = True
             self._directory.write_endpoints(self._endpoints)
             emit(banner(self._settings, self._endpoints, self._clock() - self._began))
@@ -209,6 +208,8 @@ class Supervisor:
     def _stop(self) -> int:
         """Stop rank by rank; a second signal ends everything at once."""
         self._directory.remove_endpoints()
+        for listener in self._listeners.values():
+            listener.close()  # what no child serves any more is refused, not left waiting
         self._say("stopping", drain=f"{self._settings.drain_s:g}s")
         late = self._stop_children(self._settings.drain_s + _STOP_GRACE_S)
         if self._stops > 1:

@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any, Final
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from eventing.observe.lines import printable
@@ -13,6 +12,8 @@ from eventing.observe.lines import printable
 __all__ = ["show"]
 
 _STATES: Final = {"delivered": "green", "pending": "yellow", "dead-lettered": "magenta", "dropped": "red"}
+# Entries that are no attempt: what was decided after the last one, or without any.
+_ENDS: Final = ("dropped", "dead-lettered")
 _REFUSED_SHOWN: Final = 5
 
 
@@ -39,39 +40,31 @@ def _acceptance(match: Mapping[str, Any], console: Console) -> None:
              f"receipt {_safe(match['receipt'])}"),
         soft_wrap=True,
     )  # fmt: skip
-    deliveries = match["deliveries"]
-    if not deliveries:
-        console.print(Text("  the channel had no subscription when it was accepted", style="yellow"))
-        return
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name, justify in (("", "left"), ("SUBSCRIPTION", "left"), ("STATE", "left"), ("ATTEMPT", "right"), ("AT", "left"),
-                          ("TOOK", "right"), ("DECISION", "left")):  # fmt: skip
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=name in {"AT", "TOOK", "STATE"})  # type: ignore[arg-type]
-    for delivery in deliveries:
-        for row in _rows(delivery):
-            table.add_row("", *row)
-    console.print(table)
+    if not match["deliveries"]:
+        console.print(Text("  the channel had no subscription then", style="yellow"))
+    for delivery in match["deliveries"]:
+        for line in _delivery(delivery):
+            console.print(line, soft_wrap=True)
 
 
-def _rows(delivery: Mapping[str, Any]) -> Iterator[tuple[Text, ...]]:
-    state = str(delivery["state"])
-    name, shown = Text(_safe(delivery["subscription"])), Text(state, style=_STATES.get(state, ""))
-    attempts = delivery["attempts"]
-    reason = _safe(delivery.get("reason") or "")
-    for attempt in attempts:
+def _delivery(delivery: Mapping[str, Any]) -> Iterator[Text]:
+    """A line for the subscription, with its end, and one for each attempt."""
+    state, reason = str(delivery["state"]), _safe(delivery.get("reason") or "")
+    subscription = _safe(delivery["subscription"]) or "a subscription that is gone"
+    yield Text.assemble(
+        f"  {subscription}  ",
+        (_safe(state), _STATES.get(state, "")),
+        f" ({reason})" if reason else "",
+        f"  {_safe(delivery['subscriber'])}",
+    )
+    for attempt in delivery["attempts"]:
         decision = _safe(attempt["decision"] or attempt["error"])
-        yield (
-            name,
-            shown,
-            Text(str(attempt["number"])),
-            Text(_moment(attempt["started"])),
-            Text(f"{attempt['duration_ms']:.1f} ms"),
-            Text(decision),
-        )
-        name = shown = Text("")
-    # What was decided without an attempt, or after the last one: Overflow, SubscriptionDeleted, Shutdown.
-    if not attempts or (reason and reason not in _safe(attempts[-1]["decision"])):
-        yield name, shown, Text(""), Text(""), Text(""), Text(reason or "waits for its first attempt")
+        ended = decision.startswith(_ENDS)
+        first = "ended" if ended else f"attempt {attempt['number']}"
+        took = "" if ended else f"{attempt['duration_ms']:8.1f} ms"
+        yield Text(f"    {first:10}  {_moment(attempt['started'])}  {took:11}  {decision}")
+    if not delivery["attempts"] and state == "pending":
+        yield Text("    no attempt yet")
 
 
 def _nothing(document: Mapping[str, Any], identity: str, console: Console) -> None:

@@ -199,12 +199,12 @@ def test_trace_shows_each_attempt_and_decision(mesh: StandIn, capsys: pytest.Cap
     lines = [line.split() for line in block.splitlines()]
     assert lines[0] == ["event", "1", "type", "com.example.order", "source", "/shop\\x1b[2J"]
     assert lines[1][-2:] == ["receipt", "r-1"]
-    assert lines[2] == ["SUBSCRIPTION", "STATE", "ATTEMPT", "AT", "TOOK", "DECISION"]
-    assert lines[3][:3] == ["default/sub-a", "delivered", "1"]
-    assert " ".join(lines[3]).endswith("503 → retry 1 of 5 in 0.5 s: server error")
-    assert lines[4][0] == "2"
+    assert lines[2] == ["default/sub-a", "delivered", "http://localhost:9000/"]
+    assert lines[3][:2] == ["attempt", "1"]
+    assert " ".join(lines[3]).endswith("1.2 ms 503 → retry 1 of 5 in 0.5 s: server error")
     assert " ".join(lines[4]).endswith("0.5 ms delivered: 200")
-    assert " ".join(lines[5]) == "default/sub-b pending waits for its first attempt"
+    assert lines[5] == ["default/sub-b", "pending", "http://localhost:9001/"]
+    assert lines[6] == ["no", "attempt", "yet"]
 
 
 def test_trace_for_programs_is_the_document(mesh: StandIn, capsys: pytest.CaptureFixture[str]) -> None:

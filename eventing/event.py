@@ -9,7 +9,7 @@ from typing import Final
 
 from eventing.errors import Fault, InvalidEventError
 
-__all__ = ["REQUIRED_ATTRIBUTES", "Event", "attribute_faults", "check_attributes"]
+__all__ = ["REQUIRED_ATTRIBUTES", "SPEC_VERSIONS", "Event", "attribute_faults", "check_attributes", "is_timestamp"]
 
 REQUIRED_ATTRIBUTES: Final = ("specversion", "id", "source", "type")
 SPEC_VERSIONS: Final = frozenset({"1.0", "0.3"})
@@ -21,27 +21,25 @@ _RFC3339 = re.compile(
     r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])[Tt](?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d+)?"
     r"(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)"
 )
+_RFC3339_BYTES = re.compile(_RFC3339.pattern.encode(), re.ASCII)
 _MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:\s*;.*)?", re.DOTALL)
 _ATTRIBUTE_NAME = re.compile(r"[a-z0-9]+")
 # CloudEvents 1.0 §3.1.1 "String": no control characters, no lone surrogates, no noncharacters.
 _FORBIDDEN_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
-_REMEMBERED_MAX: Final = 4096
-_VALID_SOURCES: Final[set[str | None]] = set()
-_VALID_MEDIA_TYPES: Final[set[str | None]] = {None}
-
 
 class Event:
     """One CloudEvent.
 
-    `attributes` maps lower-case names to their canonical string values, `specversion` and `datacontenttype` included.
-    `data` are the raw bytes of the data, undecoded. `structured` are the bytes of the whole event as it came, where it came
-    in structured mode: it leaves as it came. `headers` are lines of HTTP that travel with the event without being attributes
-    (tracing, `Knative-*`), as they came. `wire` caches what the HTTP binding made of all this; only the binding touches it.
-    `receipt` is the number of the acceptance, given by the ingress (0: not accepted yet).
+    `attributes` maps lower-case names to their canonical string values, `specversion` and `datacontenttype` included; an event that
+    came in binary mode reads them from its head only when somebody asks. `data` are the raw bytes of the data, undecoded.
+    `structured` are the bytes of the whole event as it came, where it came in structured mode: it leaves as it came. `headers`
+    are lines of HTTP that travel with the event without being attributes (tracing, `Knative-*`), as they came. `wire` is the head
+    that the HTTP binding made of all this; only the binding touches it. `raw_id` is the id as UTF-8. `receipt` is the number of
+    the acceptance, given by the ingress (0: not accepted yet).
     """
 
-    __slots__ = ("attributes", "data", "headers", "receipt", "structured", "wire")
+    __slots__ = ("_attributes", "data", "headers", "raw_id", "receipt", "structured", "wire")
 
     def __init__(
         self,
@@ -51,12 +49,32 @@ class Event:
         headers: tuple[tuple[bytes, bytes], ...] = (),
         receipt: int = 0,
     ) -> None:
-        self.attributes = attributes
+        self._attributes: dict[str, str] | None = attributes
         self.data = data
         self.structured = structured
         self.headers = headers
         self.receipt = receipt
+        self.raw_id = attributes.get("id", "").encode()
         self.wire: bytes | None = None
+
+    @classmethod
+    def of_head(cls, wire: bytes, data: bytes, raw_id: bytes, headers: tuple[tuple[bytes, bytes], ...]) -> "Event":
+        """A binary-mode event known to be valid, whose head is plain: ASCII, nothing escaped, no name twice."""
+        event = cls.__new__(cls)
+        event._attributes = None  # noqa: SLF001 - its own class
+        event.data = data
+        event.structured = None
+        event.headers = headers
+        event.receipt = 0
+        event.raw_id = raw_id
+        event.wire = wire
+        return event
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        if self._attributes is None:
+            self._attributes = _attributes_of_head(self.wire or b"")
+        return self._attributes
 
     @property
     def id(self) -> str:
@@ -75,36 +93,27 @@ class Event:
         return f"<Event {known} data={len(self.data)} B>"
 
 
-def check_attributes(attributes: dict[str, str], *, printable: bool = False) -> None:
-    """Return if the attributes are those of a valid event, else raise InvalidEventError that names every fault.
+def _attributes_of_head(head: bytes) -> dict[str, str]:
+    attributes = {}
+    for line in head.decode("ascii").split("\r\n"):
+        name, _, value = line.partition(": ")
+        if name.startswith("ce-"):
+            attributes[name[3:]] = value
+        elif name == "content-type":
+            attributes["datacontenttype"] = value
+    return attributes
 
-    The common case, all well, costs a few lookups: sources and content types repeat, so those found valid are remembered.
-    What is wrong is worked out only when something is. `printable` promises that no value holds a control character.
-    """
-    get = attributes.get
-    if (
-        get("specversion") in SPEC_VERSIONS
-        and get("id")
-        and get("type")
-        and get("source") in _VALID_SOURCES
-        and get("datacontenttype") in _VALID_MEDIA_TYPES
-        and ("time" not in attributes or _RFC3339.fullmatch(attributes["time"]))
-        and get("subject") != ""
-        and "dataschema" not in attributes
-        and (printable or "".join(attributes.values()).isprintable())
-    ):
-        return
+
+def check_attributes(attributes: dict[str, str]) -> None:
+    """Return if the attributes are those of a valid event, else raise InvalidEventError that names every fault."""
     faults = attribute_faults(attributes)
     if faults:
         raise InvalidEventError(faults)
-    _remember(_VALID_SOURCES, attributes["source"])
-    _remember(_VALID_MEDIA_TYPES, attributes.get("datacontenttype"))
 
 
-def _remember(valid: set[str | None], value: str | None) -> None:
-    if len(valid) >= _REMEMBERED_MAX:
-        valid.clear()
-    valid.add(value)
+def is_timestamp(text: bytes) -> bool:
+    """Whether it is an RFC 3339 timestamp."""
+    return _RFC3339_BYTES.fullmatch(text) is not None
 
 
 def attribute_faults(attributes: dict[str, str]) -> list[Fault]:

@@ -49,8 +49,8 @@ def applied(live: Object | None, config: Object, schema: Schema, manager: Manage
     for theirs in ownership.others(manager).values():
         others = union(others, theirs)
     after = _merge(before, mine, schema)
-    gone = difference(difference(ownership.fields(manager), fields), others)
-    after = _remove(after, gone, others, schema) or {}
+    kept = union(others, fields)
+    after = _remove(after, difference(ownership.fields(manager), kept), kept, schema) or {}
     changed, _ = compare(before, after, schema)
     conflicts = {other: both for other, theirs in ownership.others(manager).items() if (both := intersection(theirs, changed))}
     if conflicts and not force:
@@ -104,36 +104,39 @@ def _merge(live: Any, config: Any, schema: Schema) -> Any:
     return config
 
 
-def _remove(value: Any, gone: FieldSet, others: FieldSet, schema: Schema) -> Any:
-    """The value without the fields of `gone`; None where nothing is left. What others have stays, elements of lists with it."""
+def _remove(value: Any, gone: FieldSet, kept: FieldSet, schema: Schema) -> Any:
+    """The value without the fields of `gone`; None where nothing is left.
+
+    What is in `kept` stays, and so does what holds it: objects, elements of lists with their keys.
+    """
     if isinstance(value, dict):
         result = {}
         for name, item in value.items():
             key = f"f:{name}"
-            left = _left(item, gone.get(key), others.get(key), below(schema, name))
+            left = _left(item, gone.get(key), kept.get(key), below(schema, name))
             if left is not None:
                 result[name] = left
         return result or (None if value else value)
     if isinstance(value, list):
         items = schema.get("items") or {}
-        kept = []
+        rest = []
         for item in value:
             key = element_key(item, schema) or ""
-            theirs = others.get(key)
+            theirs = kept.get(key)
             left = _left(item, gone.get(key), theirs, items)
             if left is not None:
                 keys = schema.get("x-kubernetes-list-map-keys") or ()
-                kept.append({**{name: item[name] for name in keys if name in item}, **left} if isinstance(item, dict) else left)
-        return kept or (None if value else value)
+                rest.append({**{name: item[name] for name in keys if name in item}, **left} if isinstance(item, dict) else left)
+        return rest or (None if value else value)
     return value
 
 
-def _left(item: Any, gone: FieldSet | None, others: FieldSet | None, schema: Schema) -> Any:
+def _left(item: Any, gone: FieldSet | None, kept: FieldSet | None, schema: Schema) -> Any:
     if gone is None:
         return item
-    if (not gone or "." in gone) and others is None:
+    if (not gone or "." in gone) and kept is None:
         return None
-    return _remove(item, gone, others or {}, schema) if gone else item
+    return _remove(item, gone, kept or {}, schema) if gone else item
 
 
 def _allowed(live: Object, before: Object, schema: Schema) -> FieldSet:

@@ -42,7 +42,15 @@ class CompiledColumn:
 class Resource:
     """A kind as it is served: schema compiled, columns compiled, names decided."""
 
-    def __init__(self, kind: Kind, *, singular: str = "", list_kind: str = "", custom: bool = False) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        *,
+        singular: str = "",
+        list_kind: str = "",
+        custom: bool = False,
+        field_labels: Iterable[str] = (),
+    ) -> None:
         self.kind = kind
         self.custom = custom  # comes from a CustomResourceDefinition that a user applied
         self.singular = singular or kind.singular
@@ -55,7 +63,7 @@ class Resource:
         columns = kind.columns or (Column("Age", ".metadata.creationTimestamp", "date"),)
         self.columns = tuple(CompiledColumn(column, JsonPath(column.json_path)) for column in columns)
         more = _MORE_FIELD_LABELS.get(kind.plural, ()) if not kind.group else ()
-        self.field_labels = frozenset((*_FIELD_LABELS, *more))
+        self.field_labels = frozenset((*_FIELD_LABELS, *more, *field_labels))
         self.generations = bool(kind.group)  # the core kinds served here count none
 
     def subresource(self, name: str) -> bool:

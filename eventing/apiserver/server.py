@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from eventing.apiserver.access import Access
 from eventing.apiserver.admission import Admitter
+from eventing.apiserver.definitions import Definitions
 from eventing.apiserver.dispatch import Dispatcher
 from eventing.apiserver.documents import documents_app
 from eventing.apiserver.garbage import Garbage
@@ -69,6 +70,8 @@ class ApiServer:
             random=random or SystemRandom(),
         )
         self._watches = Watches(self._store, reader)
+        self._definitions = Definitions(self._store, self._registry, self._writer, self._watches, now=self._now)
+        self._writer.protects = self._definitions.protects
         self._garbage = Garbage(self._store, self._registry, self._writer)
         dispatcher = Dispatcher(self._registry, self._store, reader, self._writer, self._watches)
         self.app: ASGIApp = Access(
@@ -116,14 +119,15 @@ class ApiServer:
     async def running(self) -> AsyncIterator[None]:
         """The server's own work: its namespaces made, garbage collected. Closes the store at the end."""
         try:
-            await self._make_namespaces()
+            await self._seed()
             async with asyncio.TaskGroup() as group:
-                background = group.create_task(self._garbage.run())
+                background = [group.create_task(work.run()) for work in (self._garbage, self._definitions)]
                 try:
                     yield
                 finally:
                     self._watches.stop()
-                    background.cancel()
+                    for task in background:
+                        task.cancel()
         finally:
             await self._store.aclose()
 
@@ -133,11 +137,12 @@ class ApiServer:
         if self._server is not None:
             self._server.should_exit = True
 
-    async def _make_namespaces(self) -> None:
+    async def _seed(self) -> None:
+        request = Request("POST", "", (), {}, {}, b"", _INTERNAL_USER)
+        await self._definitions.show_built_in(request)
         resource = self._registry.find("", "v1", "namespaces")
         if resource is None:
             return
-        request = Request("POST", "", (), {}, {}, b"", _INTERNAL_USER)
         for name in _NAMESPACES:
             if self._store.latest(resource.key, ("", name)) is None:
                 obj: Object = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}

@@ -82,6 +82,7 @@ class Writer:
         self._now = now
         self._new_uid = new_uid
         self._random = random
+        self.protects: Callable[[Resource, Key], bool] = lambda _resource, _key: False  # from deletion
 
     async def create(
         self,
@@ -294,10 +295,11 @@ class Writer:
             if wanted and wanted != found:
                 text = f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
                 raise conflict(kind, name, text)
-        is_namespace = kind.plural == "namespaces" and not kind.group
-        if is_namespace and name in PROTECTED_NAMESPACES:
-            text = f'namespaces "{name}" is forbidden: this namespace may not be deleted'
-            raise forbidden(text, {"name": name, "kind": "namespaces"})
+        is_namespace = resource.key == "namespaces"
+        if (is_namespace and name in PROTECTED_NAMESPACES) or self.protects(resource, key):
+            what = "this namespace" if is_namespace else "what is built in"
+            text = f'{qualified(kind)} "{name}" is forbidden: {what} may not be deleted'
+            raise forbidden(text, {"name": name, "group": kind.group, "kind": kind.plural})
         marker = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}.get(options.propagation)
         if marker and marker not in metadata.get("finalizers", ()):
             metadata["finalizers"] = [*metadata.get("finalizers", ()), marker]

@@ -18,7 +18,7 @@ from eventing.bindings.json_format import (
     encode_structured,
 )
 from eventing.errors import Fault, InvalidEventError
-from eventing.event import Event, check_attributes
+from eventing.event import SPEC_VERSIONS, Event, check_attributes, is_timestamp
 
 __all__ = [
     "HeaderName",
@@ -39,12 +39,25 @@ Headers = Sequence[tuple["HeaderName", bytes]]
 
 NAMES_MAX: Final = 4096  # distinct spellings kept; names come from outside, so the table must not grow with them
 _ATTRIBUTE_NAME = re.compile(r"[a-z0-9]+")
-_BAD_NAME = "attribute names consist of lower-case letters and digits"
 # What a hop passes on besides the event itself: Knative's dispatcher, reference "Headers"; and W3C trace context.
 _TRAVELLING = frozenset({"traceparent", "tracestate", "x-request-id"})
 _TRAVELLING_PREFIXES = ("knative-", "x-b3-")
 _FRAMING = frozenset({"host", "content-length", "transfer-encoding", "expect"})
-_ASKED_FOR = frozenset({"content-type", "authorization", "retry-after", "webhook-request-origin"})
+_ASKED_FOR = frozenset({"authorization", "retry-after", "webhook-request-origin"})
+# The attributes whose values the plain way of `decode` can judge at a glance, and the values that it has found valid: sources and
+# content types repeat. Bounded, since values come from outside.
+_ID, _SOURCE, _TYPE, _SPECVERSION, _TIME, _SUBJECT, _CONTENT_TYPE = (1 << place for place in range(7))
+_REQUIRED: Final = _ID | _SOURCE | _TYPE | _SPECVERSION
+KNOWN_MAX: Final = 4096
+_PLAIN: Final[dict[str, tuple[int, set[bytes] | None]]] = {
+    "ce-id": (_ID, None),
+    "ce-source": (_SOURCE, set()),
+    "ce-type": (_TYPE, None),
+    "ce-specversion": (_SPECVERSION, {version.encode() for version in SPEC_VERSIONS}),
+    "ce-time": (_TIME, None),
+    "ce-subject": (_SUBJECT, None),
+    "content-type": (_CONTENT_TYPE, set()),
+}
 # HTTP binding §3.1.3.2: printable ASCII except space, double quote and percent is sent as it is.
 _ENCODED = re.compile(rb"[^\x21\x23\x24\x26-\x7e]")
 
@@ -56,21 +69,20 @@ class UnsupportedFormatError(InvalidEventError):
 class HeaderName:
     """A header name, classified once.
 
-    `attribute` is set for `ce-…` (a valid attribute name, else `valid` is False); `travels` for what goes along with the event.
-    `kept` is False for what neither the binding nor an application asks for, so that the parser drops it at once; `framing` is
-    True for the few that the server itself must look at.
+    `attribute` is set for `ce-…` and for the content type. `bit` marks an attribute that the plain way of `decode` knows; `known`
+    holds values of it that were found valid. `travels` is what goes along with the event. `kept` is False for what neither the
+    binding nor an application asks for, so that the parser drops it at once; `framing` is True for the few that the server itself
+    must look at.
     """
 
-    __slots__ = ("attribute", "framing", "kept", "line", "lower", "travels", "valid")
+    __slots__ = ("attribute", "bit", "framing", "kept", "known", "line", "lower", "travels")
 
     def __init__(self, name: bytes) -> None:
         self.lower = name.lower()
         self.line = self.lower + b": "
         text = self.lower.decode("ascii", "replace")
-        self.attribute = text[3:] if text.startswith("ce-") else None
-        self.valid = self.attribute is None or (
-            _ATTRIBUTE_NAME.fullmatch(self.attribute) is not None and self.attribute != "datacontenttype"
-        )
+        self.attribute = text[3:] if text.startswith("ce-") else "datacontenttype" if text == "content-type" else None
+        self.bit, self.known = _PLAIN.get(text, (0, None))
         self.travels = text in _TRAVELLING or text.startswith(_TRAVELLING_PREFIXES)
         self.framing = text in _FRAMING
         self.kept = self.attribute is not None or self.travels or text in _ASKED_FOR
@@ -94,56 +106,78 @@ def decode(headers: Headers, body: bytes) -> list[Event]:
 
     Raises InvalidEventError naming every fault, UnsupportedFormatError for an event format other than JSON.
 
-    The way of a plain binary event is kept short: its lines are joined as they came, and a look at the joined bytes tells
-    whether a value may be escaped, quoted or not ASCII, or a name be given twice or be none.
+    Nearly every event is plain: the well-known attributes, each once, nothing escaped. Its lines are joined as they came, its
+    values are judged as bytes, and its attributes are not taken apart unless somebody asks. All else goes the thorough way.
     """
-    attributes: dict[str, str] = {}
     lines: list[bytes] = []
     travelling: tuple[tuple[bytes, bytes], ...] = ()
-    given = 0
+    seen = 0
+    raw_id = b""
     for name, value in headers:
-        attribute = name.attribute
-        if attribute is not None:
-            attributes[attribute] = value.decode("latin-1")
+        bit = name.bit
+        if bit:
+            known = name.known
+            if known is not None:
+                if value not in known:
+                    break
+            elif not value or (bit == _TIME and not is_timestamp(value)):
+                break
+            elif bit == _ID:
+                raw_id = value
+            if seen & bit:
+                break
+            seen |= bit
             lines.append(name.line + value)
-            given += name.valid
-        elif name.lower == b"content-type":
-            if value[:23].lower() == b"application/cloudevents":
-                return _decode_formatted(headers, value, body)
-            if value:
-                attributes["datacontenttype"] = value.decode("latin-1")
-                lines.append(name.line + value)
-                given += 1
         elif name.travels:
             travelling += ((name.lower, value),)
             lines.append(name.line + value)
-    lines.append(b"content-length: %d\r\n\r\n" % len(body))
-    wire = b"\r\n".join(lines)
-    plain = given == len(attributes) and wire.isascii() and not (b"%" in wire or b'"' in wire or b"\t" in wire)
-    if not plain:
-        attributes = _unusual_attributes(headers)
+        elif name.attribute is not None:
+            break
+    else:
+        if seen & _REQUIRED == _REQUIRED:
+            lines.append(b"content-length: %d\r\n\r\n" % len(body))
+            wire = b"\r\n".join(lines)
+            if wire.isascii() and not (b"%" in wire or b'"' in wire or b"\t" in wire):
+                return [Event.of_head(wire, body, raw_id, travelling)]
+    return _decode_thoroughly(headers, body)
+
+
+def _decode_thoroughly(headers: Headers, body: bytes) -> list[Event]:
+    for name, value in headers:
+        if name.lower == b"content-type" and value[:23].lower() == b"application/cloudevents":
+            return _decode_formatted(headers, value, body)
+    attributes = _read_attributes(headers)
     try:
-        check_attributes(attributes, printable=plain)
+        check_attributes(attributes)
     except InvalidEventError as error:
         raise InvalidEventError([Fault(_header_of(fault.field), fault.message) for fault in error.faults]) from None
-    event = Event(attributes, body, None, travelling)
-    event.wire = wire
+    event = Event(attributes, body, None, tuple((name.lower, value) for name, value in headers if name.travels))
+    lines = [name.line + value for name, value in headers if (name.attribute is not None and value) or name.travels]
+    lines.append(b"content-length: %d\r\n\r\n" % len(body))
+    event.wire = b"\r\n".join(lines)
+    for name, value in headers:
+        if name.known is not None and b"%" not in value:
+            if len(name.known) >= KNOWN_MAX:
+                name.known.clear()
+                if name.bit == _SPECVERSION:
+                    continue
+            name.known.add(value)
     return [event]
 
 
-def _unusual_attributes(headers: Headers) -> dict[str, str]:
-    """The attributes where a value is escaped, quoted or not ASCII, or a name is given twice or is none."""
+def _read_attributes(headers: Headers) -> dict[str, str]:
+    """The attributes, decoded; a name that is given twice, or is none, is a fault."""
     attributes: dict[str, str] = {}
     faults: list[Fault] = []
     for name, value in headers:
         attribute = name.attribute
-        if attribute is None:
-            if name.lower != b"content-type" or not value:
-                continue
-            attribute = "datacontenttype"
-        elif not name.valid:
-            message = "is sent as Content-Type in binary mode" if attribute == "datacontenttype" else _BAD_NAME
-            faults.append(Fault(f"ce-{attribute}", message))
+        if attribute is None or (name.bit == _CONTENT_TYPE and not value):
+            continue
+        if name.lower == b"ce-datacontenttype":
+            faults.append(Fault("ce-datacontenttype", "is sent as Content-Type in binary mode"))
+            continue
+        if not _ATTRIBUTE_NAME.fullmatch(attribute):
+            faults.append(Fault(f"ce-{attribute}", "attribute names consist of lower-case letters and digits"))
             continue
         if attribute in attributes:
             faults.append(Fault(_header_of(attribute), "header is given twice"))
@@ -157,9 +191,7 @@ def _unusual_attributes(headers: Headers) -> dict[str, str]:
 def decode_reply(headers: Headers, body: bytes) -> Event | None:
     """The event in a response, or None where the response holds none (Knative: a body that is no event is discarded)."""
     for name, value in headers:
-        if name.attribute == "specversion" or (
-            name.lower == b"content-type" and value[:28].lower().startswith(STRUCTURED_MEDIA_TYPE)
-        ):
+        if name.bit == _SPECVERSION or (name.lower == b"content-type" and value[:28].lower().startswith(STRUCTURED_MEDIA_TYPE)):
             events = decode(headers, body)
             return events[0] if len(events) == 1 else None
     return None

@@ -203,7 +203,8 @@ class SubscriptionWorker:
         if 200 <= status < 300:
             if headers and status == 200 and self.reply_pool is not None:
                 for name, value in headers:
-                    if name.attribute is not None or value[:22] == b"application/cloudevent":
+                    # A content type alone is no event; a `ce-` header or the structured format is.
+                    if name.line.startswith(b"ce-") or value[:22] == b"application/cloudevent":
                         self.replied(_ended(connection), connection, headers, body)
                         return
             lease = connection.lease

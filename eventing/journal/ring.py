@@ -158,7 +158,7 @@ class Journal:
         self._pack_acceptance(
             self._index,
             (number % self._index_size) * _ACCEPTANCE.size,
-            event.receipt, self._wall(), hash(event.attributes["id"]), at, len(peer), len(head),
+            event.receipt, self._wall(), hash(event.raw_id), at, len(peer), len(head),
             length if event.structured is None else length | _STRUCTURED, place,
         )  # fmt: skip
 
@@ -247,7 +247,7 @@ class Journal:
     def acceptances(self, first: int, count: int, *, receipt: int, event_id: str) -> list[Acceptance]:
         """Those of number `first` to `first + count - 1` that have this receipt or are of an event with this id."""
         found = []
-        wanted = hash(event_id)
+        wanted = hash(event_id.encode())
         for number in range(max(first, self.acceptances_kept_from), min(first + count, self._accepted)):
             values = _ACCEPTANCE.unpack_from(self._index, (number % self._index_size) * _ACCEPTANCE.size)
             if values[0] != receipt and values[2] != wanted:

@@ -227,7 +227,7 @@ class Connection(asyncio.Protocol):
             return
         if self._sent is not None:
             self._exchange = None
-            self.pool.resend(exchange, self._sent, self.deadline)
+            self.pool.resend(self, exchange, self._sent)
             self.pool.lost(self)
             return
         detail = (
@@ -369,7 +369,7 @@ class Pool:
         self._opening = 0
         self.idle: list[Connection] = []
         self.waiting: deque[Waiter] = deque()
-        self._resends: deque[tuple[Exchange, tuple[bytes, bytes, bytes], float]] = deque()
+        self._resends: deque[tuple[Connection, Exchange, tuple[bytes, bytes, bytes]]] = deque()
         self.closed = False
         self._unused_since: float | None = None
 
@@ -423,8 +423,8 @@ class Pool:
 
     def _unconnected(self, failure: ResponseFailure) -> None:
         while self._resends:
-            exchange, _, _ = self._resends.popleft()
-            exchange.failed(Connection(self), failure)
+            stale, exchange, _ = self._resends.popleft()
+            exchange.failed(stale, failure)
         # Each who waits hears of it: a queue before a dead origin must not drain one connect at a time.
         for waiter in [self.waiting.popleft() for _ in range(len(self.waiting))]:
             waiter.unconnected(failure)
@@ -435,9 +435,10 @@ class Pool:
             self.lost(connection)
             return
         if self._resends:
-            exchange, (prefix, head, payload), deadline = self._resends.popleft()
+            stale, exchange, (prefix, head, payload) = self._resends.popleft()
+            connection.lease, connection.number, connection.started = stale.lease, stale.number, stale.started
             connection.served = 0  # it is not sent a third time
-            connection.send(exchange, prefix, head, payload, deadline)
+            connection.send(exchange, prefix, head, payload, stale.deadline)
         elif self.waiting:
             self.waiting.popleft().connected(connection)
         else:
@@ -452,12 +453,12 @@ class Pool:
         if (self.waiting or self._resends) and not self.closed:
             self._open(1)
 
-    def resend(self, exchange: Exchange, sent: tuple[bytes, bytes, bytes], deadline: float) -> None:
+    def resend(self, stale: Connection, exchange: Exchange, sent: tuple[bytes, bytes, bytes]) -> None:
         """A kept connection was closed under a request before any byte of the answer: send it once more elsewhere.
 
         Not an attempt of its own: the subscriber closed an idle connection in the moment of its reuse (RFC 9112 §9.3.1).
         """
-        self._resends.append((exchange, sent, deadline))
+        self._resends.append((stale, exchange, sent))
         if self.idle:
             connection = self.idle.pop()
             self._busy.add(connection)

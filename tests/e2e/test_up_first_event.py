@@ -1,0 +1,130 @@
+"""What a new user does: `eventing up`, an event by curl, its way by `eventing trace`."""
+
+import json
+import signal
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.manifests import CHANNEL, subscription
+from tests.support.up import Subscriber, Up
+from tests.support.waiting import eventually
+
+EVENT = {
+    "ce-specversion": "1.0",
+    "ce-type": "com.example.order",
+    "ce-source": "/shop",
+    "ce-id": "1",
+    "content-type": "application/json",
+}
+CHANNELS = "/apis/messaging.knative.dev/v1/namespaces/default/channels"
+SUBSCRIPTIONS = "/apis/messaging.knative.dev/v1/namespaces/default/subscriptions"
+
+
+@pytest.fixture
+def subscriber() -> Iterator[Subscriber]:
+    with Subscriber() as taking:
+        yield taking
+
+
+def test_an_event_goes_from_curl_to_its_subscriber_and_its_way_is_shown(tmp_path: Path, subscriber: Subscriber) -> None:
+    manifests = tmp_path / "manifests"
+    manifests.mkdir()
+    (manifests / "channel.yaml").write_text(CHANNEL)
+    (manifests / "subscription.yaml").write_text(subscription(subscriber.url))
+    with Up(tmp_path / "data", "-f", str(manifests)) as mesh:
+        mesh.ready().send_until_due()
+        answer = mesh.post("/default/orders", EVENT, b'{"n":1}')
+        assert answer.status == 202
+        headers, body = subscriber.get("1")
+        assert body == b'{"n":1}'
+        assert {name: headers[name] for name in EVENT} == EVENT
+
+        eventually(lambda: "delivered: 204" in mesh.run("trace", "1"), "the delivery in the journal")
+        way = mesh.run("trace", "1")
+        assert "type com.example.order  source /shop" in way
+        assert "default/printer  delivered" in way
+        receipt = answer.headers["Eventing-Receipt"]
+        assert json.loads(mesh.run("trace", receipt, "-o", "json"))["matches"][0]["id"] == "1"
+        assert mesh.stop() == 0, mesh.log
+
+
+def test_send_prints_a_receipt_that_trace_takes(tmp_path: Path, subscriber: Subscriber) -> None:
+    with Up(tmp_path / "data", "-f", "-", stdin=f"{CHANNEL}---\n{subscription(subscriber.url)}") as mesh:
+        mesh.ready().send_until_due()
+        order = tmp_path / "order.json"
+        order.write_text('{"n": 2}')
+        said = mesh.run("send", "--channel", "orders", "--type", "com.example.order", "--data", f"@{order}", "--id", "2")
+        assert subscriber.get("2")[1] == b'{"n": 2}'
+        receipt = said.split()[-1]
+        assert "event 2" in mesh.run("trace", receipt)
+        assert "there is no channel" in mesh.run("send", "-c", "nowhere", code=1)
+        assert "there is no channel" in mesh.run("trace", "unheard-of", code=3)
+
+
+def test_the_data_directory_while_it_runs_and_after(tmp_path: Path) -> None:
+    with Up(tmp_path / "data") as mesh:
+        endpoints = mesh.ready().endpoints
+        assert list(endpoints) == ["api", "ingress", "metrics"]
+        assert endpoints["api"].startswith("https://127.0.0.1:")
+        for url in endpoints.values():
+            assert url in mesh.said or url == endpoints["api"]
+        assert f"export KUBECONFIG={mesh.data_dir}/kubeconfig" in mesh.said
+        assert stat.S_IMODE(mesh.data_dir.stat().st_mode) == 0o700
+        readable_by_others = [
+            str(path.relative_to(mesh.data_dir))
+            for path in mesh.data_dir.rglob("*")
+            if stat.S_IMODE(path.stat().st_mode) & 0o077 and not path.name.startswith("api.sqlite3")
+        ]
+        assert readable_by_others == []
+        assert mesh.stop(signal.SIGINT) == 0, mesh.log
+        assert not (mesh.data_dir / "endpoints.json").exists()
+        assert "no mesh is ready" in mesh.run("trace", "1", code=1)
+        tokens = json.loads((mesh.data_dir / "tokens.json").read_text())
+        assert not [secret for secret in tokens.values() if secret in mesh.log + mesh.said]
+
+
+def test_a_second_start_finds_all_objects_again(tmp_path: Path, subscriber: Subscriber) -> None:
+    with Up(tmp_path / "data", "-f", "-", stdin=f"{CHANNEL}---\n{subscription(subscriber.url)}") as mesh:
+        before = {path: mesh.ready().api(path)["items"] for path in (CHANNELS, SUBSCRIPTIONS)}
+        assert mesh.stop() == 0, mesh.log
+    with Up(tmp_path / "data") as mesh:
+        for path, objects in before.items():
+            assert [each["metadata"]["uid"] for each in mesh.ready().api(path)["items"]] == [
+                each["metadata"]["uid"] for each in objects
+            ]
+        subscriber.get(mesh.send_until_due())
+
+
+@pytest.mark.parametrize(
+    ("manifest", "expected"),
+    [
+        (CHANNEL + "spec: {channelTemplate: {kind: 7}}\n", "standard input: Channel orders was refused: "),
+        (CHANNEL.replace("Channel", "Chanel"), "standard input: kind: Chanel of apiVersion messaging.knative.dev/v1 is not"),
+        (CHANNEL + "---\napiVersion: v1\n", "standard input, document 2: kind: required field is missing"),
+    ],
+)
+def test_a_manifest_that_is_refused_ends_the_start(tmp_path: Path, manifest: str, expected: str) -> None:
+    with Up(tmp_path / "data", "-f", "-", stdin=manifest) as mesh:
+        assert mesh.process.wait(20) == 1
+        assert expected in mesh.log
+        assert "Traceback" not in mesh.log
+        assert mesh.said == ""
+        assert mesh.endpoints == {}
+
+
+def test_the_quickstart_shows_an_event_and_stays(tmp_path: Path) -> None:
+    with Up(tmp_path / "data", "--quickstart") as mesh:
+        eventually(lambda: "The mesh stays up" in mesh.said or mesh.process.poll() is not None, "the example played")
+        assert "received com.example.order  id hello-1  source /quickstart" in mesh.said, mesh.log
+        assert '{"item": "coffee", "n": 1}' in mesh.said
+        assert "default/quickstart-printer  delivered" in mesh.said
+        mesh.run("send", "-c", "orders", "--id", "mine", "--type", "t\u202e", "-d", "a\x1b[2Jb")
+        eventually(lambda: "id mine" in mesh.said, "my own event printed")
+        assert r"received t\u202e  id mine" in mesh.said
+        assert r"a\x1b[2Jb" in mesh.said
+        assert "\x1b" not in mesh.said
+        assert mesh.stop() == 0, mesh.log
+        assert "did not stop in time" not in mesh.log

@@ -19,7 +19,7 @@ test: .venv/.developing ## Run the tests; ARGS='-k trace' chooses
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: .venv/.developing ## Format, lint, types, layers
-	$(BIN)/ruff format --check . && $(BIN)/ruff check .
+	$(BIN)/ruff format --check $(wildcard eventing adapters sources tests) && $(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

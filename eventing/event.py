@@ -19,9 +19,10 @@ SPEC_VERSIONS: Final = frozenset({"1.0", "0.3"})
 _URI_REFERENCE = re.compile(r"(?:[!#$&-;=?-Z\[\]_a-z~\u00a0-\U0010ffff]|%[0-9A-Fa-f]{2})+")
 _RFC3339 = re.compile(
     r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])[Tt](?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d+)?"
-    r"(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)"
+    r"(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
+    re.ASCII,
 )
-_RFC3339_BYTES = re.compile(_RFC3339.pattern.encode(), re.ASCII)
+_RFC3339_BYTES = re.compile(_RFC3339.pattern.encode())
 _MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:\s*;.*)?", re.DOTALL)
 _ATTRIBUTE_NAME = re.compile(r"[a-z0-9]+")
 # CloudEvents 1.0 §3.1.1 "String": no control characters, no lone surrogates, no noncharacters.
@@ -31,15 +32,16 @@ _FORBIDDEN_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufde
 class Event:
     """One CloudEvent.
 
-    `attributes` maps lower-case names to their canonical string values, `specversion` and `datacontenttype` included; an event that
-    came in binary mode reads them from its head only when somebody asks. `data` are the raw bytes of the data, undecoded.
+    `attributes` maps lower-case names to their canonical string values, `specversion` and `datacontenttype` included; an event
+    that came in binary mode reads them from its head only when somebody asks. `data` are the raw bytes of the data, undecoded.
     `structured` are the bytes of the whole event as it came, where it came in structured mode: it leaves as it came. `headers`
     are lines of HTTP that travel with the event without being attributes (tracing, `Knative-*`), as they came. `wire` is the head
     that the HTTP binding made of all this; only the binding touches it. `raw_id` is the id as UTF-8. `receipt` is the number of
-    the acceptance, given by the ingress (0: not accepted yet).
+    the acceptance, given by the ingress (0: not accepted yet). `hops` counts the channels that it has been through before this
+    one (docs/decisions/0005-loops.md).
     """
 
-    __slots__ = ("_attributes", "data", "headers", "raw_id", "receipt", "structured", "wire")
+    __slots__ = ("_attributes", "data", "headers", "hops", "raw_id", "receipt", "structured", "wire")
 
     def __init__(
         self,
@@ -48,17 +50,19 @@ class Event:
         structured: bytes | None = None,
         headers: tuple[tuple[bytes, bytes], ...] = (),
         receipt: int = 0,
+        hops: int = 0,
     ) -> None:
         self._attributes: dict[str, str] | None = attributes
         self.data = data
         self.structured = structured
         self.headers = headers
         self.receipt = receipt
+        self.hops = hops
         self.raw_id = attributes.get("id", "").encode()
         self.wire: bytes | None = None
 
     @classmethod
-    def of_head(cls, wire: bytes, data: bytes, raw_id: bytes, headers: tuple[tuple[bytes, bytes], ...]) -> "Event":
+    def of_head(cls, wire: bytes, data: bytes, raw_id: bytes, headers: tuple[tuple[bytes, bytes], ...], hops: int) -> "Event":
         """A binary-mode event known to be valid, whose head is plain: ASCII, nothing escaped, no name twice."""
         event = cls.__new__(cls)
         event._attributes = None  # noqa: SLF001 - its own class
@@ -66,6 +70,7 @@ class Event:
         event.structured = None
         event.headers = headers
         event.receipt = 0
+        event.hops = hops
         event.raw_id = raw_id
         event.wire = wire
         return event

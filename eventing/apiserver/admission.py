@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from eventing.apiserver.failures import Cause, bad_request, conflict, invalid
 from eventing.apiserver.metadata import METADATA_SCHEMA, metadata_causes
 from eventing.apiserver.registry import Resource
@@ -11,7 +13,7 @@ from eventing.apiserver.schema import Findings, Node
 from eventing.errors import ApiError, InvalidObjectError
 from eventing.resources.kinds import Admission, Object
 
-__all__ = ["Admitter", "spec_differs"]
+__all__ = ["Admitter", "same_json", "spec_differs"]
 
 _METADATA: Final = Node(METADATA_SCHEMA, typed=True)
 _SERVER_SET: Final = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink")
@@ -170,4 +172,9 @@ def _denied(resource: Resource, obj: Object, error: InvalidObjectError) -> ApiEr
 def spec_differs(old: Object, new: Object) -> bool:
     """Whether anything outside metadata and status changed."""
     names = (old.keys() | new.keys()) - {"metadata", "status", "apiVersion", "kind"}
-    return any(old.get(name) != new.get(name) for name in names)
+    return not all(same_json(old.get(name), new.get(name)) for name in names)
+
+
+def same_json(one: Any, other: Any) -> bool:
+    """Whether two values are the same JSON: to Python, true equals 1."""
+    return bool(one == other) and msgspec.json.encode(one, order="sorted") == msgspec.json.encode(other, order="sorted")

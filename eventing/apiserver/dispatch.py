@@ -93,6 +93,8 @@ class Dispatcher:
                 code, body = await verb(target, request)
         except ApiError as error:
             await answer_error(send, error)
+        except RecursionError:
+            await answer_error(send, bad_request("the request is nested too deep"))
         except ClientGoneError:
             return
         else:

@@ -38,6 +38,7 @@ PROTOBUF: Final = "application/vnd.kubernetes.protobuf"
 _JSON_TYPES: Final = {"", "application/json", "application/x-www-form-urlencoded"}
 _YAML_TYPES: Final = {"application/yaml", "application/x-yaml", "text/yaml"}
 _MAX_MANAGER: Final = 128
+_MAX_DEPTH: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +141,10 @@ def decode_json(body: bytes) -> Any:
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Safe, without aliases: a bomb is refused at its first reference."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed")
-        return super().compose_node(parent, index)
+    """Safe, and without timestamps, which JSON does not have."""
 
 
-_Loader.yaml_implicit_resolvers = {  # what JSON has: no timestamps
+_Loader.yaml_implicit_resolvers = {
     key: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for key, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
@@ -162,10 +158,28 @@ def decode_yaml(body: bytes) -> Any:
         except (msgspec.DecodeError, RecursionError):
             pass
     try:
+        _check_yaml(body)
         value = yaml.load(body, Loader=_Loader)  # noqa: S506 - a safe loader
         return msgspec.json.decode(msgspec.json.encode(value))
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, RecursionError, ValueError) as error:
         raise bad_request(f"error decoding YAML: {error}") from None
+
+
+def _check_yaml(body: bytes) -> None:
+    """Refuse what could grow (aliases) or go too deep: the composer in C would crash the process."""
+    depth = 0
+    for event in yaml.parse(body, Loader=_Loader):
+        match event:
+            case yaml.AliasEvent():
+                raise yaml.YAMLError("aliases are not allowed")
+            case yaml.CollectionStartEvent():
+                depth += 1
+                if depth > _MAX_DEPTH:
+                    raise yaml.YAMLError("exceeded max depth")
+            case yaml.CollectionEndEvent():
+                depth -= 1
+            case _:
+                pass
 
 
 _QUALITY: Final = re.compile(r"q=([0-9.]+)")

@@ -89,11 +89,13 @@ class Node:
             findings.causes.append(self.wrong_type(value, path))
             return
         if depth > MAX_DEPTH:
-            findings.causes.append(Cause("FieldValueInvalid", f"Invalid value: nested more than {MAX_DEPTH} deep", path))
+            findings.causes.append(_too_deep(path))
             return
         if isinstance(value, dict):
             if self.type == "object" or self.properties:
                 self._walk_object(value, path, findings, depth + 1)
+            elif not _shallow(value, MAX_DEPTH - depth):
+                findings.causes.append(_too_deep(path))
         elif isinstance(value, list) and self.items is not None:
             for index, item in enumerate(value):
                 below = f"{path}[{index}]"
@@ -119,6 +121,8 @@ class Node:
             item = value[name]
             node = properties.get(name) or self.additional
             if node is None:
+                if self.preserve and not _shallow(item, MAX_DEPTH - depth):
+                    findings.causes.append(_too_deep(f"{prefix}{name}"))
                 if not self.preserve and not (self.embedded and name in {"apiVersion", "kind", "metadata"}):
                     del value[name]
                     findings.unknown.append(f"{prefix}{name}")
@@ -149,6 +153,17 @@ class Node:
         shown = f'"{value}"' if isinstance(value, str) else f'"{type_name(value)}"'
         text = f"Invalid value: {shown}: {path} in body must be of type {wanted}: {shown}"
         return Cause("FieldValueTypeInvalid", text, path)
+
+
+def _too_deep(path: str) -> Cause:
+    return Cause("FieldValueInvalid", f"Invalid value: nested more than {MAX_DEPTH} deep", path)
+
+
+def _shallow(value: Any, depth: int) -> bool:
+    """Whether a part that no schema describes ends within `depth` levels."""
+    if isinstance(value, dict):
+        return depth > 0 and all(_shallow(item, depth - 1) for item in value.values())
+    return not isinstance(value, list) or (depth > 0 and all(_shallow(item, depth - 1) for item in value))
 
 
 def type_name(value: Any) -> str:

@@ -25,6 +25,7 @@ Key = tuple[str, str]
 
 _LOG_EVENTS: Final = 4096
 _LOG_BYTES: Final = 16 * 1024 * 1024
+_FRAMES_KEPT: Final = 256  # changes whose encoded events are kept: watchers that keep up share them
 
 
 class Record:
@@ -93,6 +94,8 @@ class Collection:
 
     def append(self, change: Change) -> None:
         self.log.append(change)
+        if len(self.log) > _FRAMES_KEPT:
+            self.log[-_FRAMES_KEPT - 1].frames.clear()
         self._log_bytes += len(change.record.data)
         while len(self.log) > 1 and (len(self.log) > _LOG_EVENTS or self._log_bytes > _LOG_BYTES):
             old = self.log.popleft()

@@ -80,7 +80,9 @@ def _format(name: str, holds: Callable[[str], object]) -> Check:
             return None
         try:
             holds(value)
-        except (ValueError, binascii.Error):
+        except binascii.Error as error:  # what is in base64 may be a secret: it is not shown
+            return Cause("FieldValueInvalid", f"Invalid value: illegal base64 data: {error}", path)
+        except ValueError:
             return _invalid(value, path, f'must be of type {name}: "{value}"')
         return None
 

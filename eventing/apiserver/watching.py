@@ -23,7 +23,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[bytes], Awaitable[None]]
 
 _BATCH: Final = 256
-_BATCH_BYTES: Final = 1 << 20
+_BATCH_BYTES: Final = 64 * 1024
 _BOOKMARK_S: Final = 60.0
 _MAX_TIMEOUT_S: Final = 3600
 _MAX_WATCHES: Final = 1000
@@ -119,10 +119,16 @@ class Watcher:
 
     async def _send_initial(self, send: Send) -> None:
         records, self._initial = self._initial, []
-        for start in range(0, len(records), _BATCH):
-            if self._stopped:
-                return
-            await send(b"".join(self._object("ADDED", record.data) for record in records[start : start + _BATCH]))
+        frames: list[bytes] = []
+        size = 0
+        for number, record in enumerate(records, 1):
+            frames.append(self._object("ADDED", record.data))
+            size += len(frames[-1])
+            if size > _BATCH_BYTES or number == len(records):
+                await send(b"".join(frames))
+                frames, size = [], 0
+                if self._stopped:
+                    return
         if self._announce_end:
             await send(self._bookmark(end_of_initial=True))
 

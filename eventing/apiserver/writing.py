@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from eventing.apiserver.admission import Admitter, spec_differs
+from eventing.apiserver.admission import Admitter, same_json, spec_differs
 from eventing.apiserver.apply import applied
 from eventing.apiserver.failures import (
     Cause,
@@ -356,7 +356,7 @@ def _is_gone(resource: Resource, obj: Object) -> bool:
 
 def _unchanged(old: Object, new: Object) -> bool:
     """Whether a write would change nothing but times in managedFields. Such a write is not done."""
-    if old.keys() != new.keys() or any(old[name] != new[name] for name in old if name != "metadata"):
+    if old.keys() != new.keys() or not all(same_json(old[name], new[name]) for name in old if name != "metadata"):
         return False
     before, after = old["metadata"], new["metadata"]
     if before.keys() != after.keys() or any(before[name] != after[name] for name in before if name != "managedFields"):

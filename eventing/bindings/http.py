@@ -21,6 +21,9 @@ from eventing.errors import Fault, InvalidEventError
 from eventing.event import SPEC_VERSIONS, Event, check_attributes, is_timestamp
 
 __all__ = [
+    "HOPS_HEADER",
+    "LOOP",
+    "REASON_HEADER",
     "HeaderName",
     "HeaderNames",
     "Headers",
@@ -43,12 +46,19 @@ _ATTRIBUTE_NAME = re.compile(r"[a-z0-9]+")
 _TRAVELLING = frozenset({"traceparent", "tracestate", "x-request-id"})
 _TRAVELLING_PREFIXES = ("knative-", "x-b3-")
 _FRAMING = frozenset({"host", "content-length", "transfer-encoding", "expect"})
-_ASKED_FOR = frozenset({"authorization", "retry-after", "webhook-request-origin"})
+_ASKED_FOR = frozenset({"authorization", "retry-after", "webhook-request-origin", "eventing-reason"})
+# How many channels an event has been through, this one included (docs/decisions/0005-loops.md). Knative's dispatchers hand it on.
+HOPS_HEADER: Final = b"knative-eventing-hops"
+# Why an event was refused, in an answer to it: the one reason that a delivery tells apart.
+REASON_HEADER: Final = b"eventing-reason"
+LOOP: Final = b"Loop"
+_END: Final = HOPS_HEADER + b": %d\r\ncontent-length: %d\r\n\r\n"
 # The attributes whose values the plain way of `decode` can judge at a glance, and the values that it has found valid: sources and
 # content types repeat. Bounded, since values come from outside.
 _ID, _SOURCE, _TYPE, _SPECVERSION, _TIME, _SUBJECT, _CONTENT_TYPE = (1 << place for place in range(7))
 _REQUIRED: Final = _ID | _SOURCE | _TYPE | _SPECVERSION
 KNOWN_MAX: Final = 4096
+KNOWN_LENGTH: Final = 256
 _PLAIN: Final[dict[str, tuple[int, set[bytes] | None]]] = {
     "ce-id": (_ID, None),
     "ce-source": (_SOURCE, set()),
@@ -75,7 +85,7 @@ class HeaderName:
     must look at.
     """
 
-    __slots__ = ("attribute", "bit", "framing", "kept", "known", "line", "lower", "travels")
+    __slots__ = ("attribute", "bit", "framing", "hops", "kept", "known", "line", "lower", "travels")
 
     def __init__(self, name: bytes) -> None:
         self.lower = name.lower()
@@ -83,9 +93,10 @@ class HeaderName:
         text = self.lower.decode("ascii", "replace")
         self.attribute = text[3:] if text.startswith("ce-") else "datacontenttype" if text == "content-type" else None
         self.bit, self.known = _PLAIN.get(text, (0, None))
-        self.travels = text in _TRAVELLING or text.startswith(_TRAVELLING_PREFIXES)
+        self.hops = self.lower == HOPS_HEADER
+        self.travels = not self.hops and (text in _TRAVELLING or text.startswith(_TRAVELLING_PREFIXES))
         self.framing = text in _FRAMING
-        self.kept = self.attribute is not None or self.travels or text in _ASKED_FOR
+        self.kept = self.attribute is not None or self.travels or self.hops or text in _ASKED_FOR
 
     def __repr__(self) -> str:
         return f"HeaderName({self.lower!r})"
@@ -111,7 +122,7 @@ def decode(headers: Headers, body: bytes) -> list[Event]:
     """
     lines: list[bytes] = []
     travelling: tuple[tuple[bytes, bytes], ...] = ()
-    seen = 0
+    seen = hops = 0
     raw_id = b""
     for name, value in headers:
         bit = name.bit
@@ -133,13 +144,21 @@ def decode(headers: Headers, body: bytes) -> list[Event]:
             lines.append(name.line + value)
         elif name.attribute is not None:
             break
+        elif name.hops:
+            hops = _hops(value)
     else:
         if seen & _REQUIRED == _REQUIRED:
-            lines.append(b"content-length: %d\r\n\r\n" % len(body))
+            lines.append(_END % (hops + 1, len(body)))
             wire = b"\r\n".join(lines)
-            if wire.isascii() and not (b"%" in wire or b'"' in wire or b"\t" in wire):
-                return [Event.of_head(wire, body, raw_id, travelling)]
+            if _plain(wire):
+                return [Event.of_head(wire, body, raw_id, travelling, hops)]
     return _decode_thoroughly(headers, body)
+
+
+def _plain(wire: bytes) -> bool:
+    """Whether no value is escaped, quoted, not ASCII, or followed by white space, which the parser leaves there and which is not
+    part of it (RFC 9110 §5.5)."""
+    return wire.isascii() and not (b"%" in wire or b'"' in wire or b"\t" in wire or b" \r\n" in wire)
 
 
 def _decode_thoroughly(headers: Headers, body: bytes) -> list[Event]:
@@ -151,26 +170,39 @@ def _decode_thoroughly(headers: Headers, body: bytes) -> list[Event]:
         check_attributes(attributes)
     except InvalidEventError as error:
         raise InvalidEventError([Fault(_header_of(fault.field), fault.message) for fault in error.faults]) from None
-    event = Event(attributes, body, None, tuple((name.lower, value) for name, value in headers if name.travels))
+    travelling, hops = _beside(headers)
+    event = Event(attributes, body, None, travelling, hops=hops)
     lines = [name.line + value for name, value in headers if (name.attribute is not None and value) or name.travels]
-    lines.append(b"content-length: %d\r\n\r\n" % len(body))
-    event.wire = b"\r\n".join(lines)
+    lines.append(_END % (hops + 1, len(body)))
+    wire = b"\r\n".join(lines)
+    if not _plain(wire):
+        return [event]  # its head is encoded anew, by the book
+    event.wire = wire
     for name, value in headers:
-        if name.known is not None and b"%" not in value:
+        if name.known is not None and name.bit != _SPECVERSION and len(value) <= KNOWN_LENGTH:
             if len(name.known) >= KNOWN_MAX:
                 name.known.clear()
-                if name.bit == _SPECVERSION:
-                    continue
             name.known.add(value)
     return [event]
+
+
+def _beside(headers: Headers) -> tuple[tuple[tuple[bytes, bytes], ...], int]:
+    """What goes along with the event, and how many channels it has been through."""
+    travelling = tuple((name.lower, value.strip(b" \t")) for name, value in headers if name.travels)
+    return travelling, max((_hops(value) for name, value in headers if name.hops), default=0)
+
+
+def _hops(value: bytes) -> int:
+    text = value.strip()[:6]
+    return int(text) if text.isdigit() else 0
 
 
 def _read_attributes(headers: Headers) -> dict[str, str]:
     """The attributes, decoded; a name that is given twice, or is none, is a fault."""
     attributes: dict[str, str] = {}
     faults: list[Fault] = []
-    for name, value in headers:
-        attribute = name.attribute
+    for name, padded in headers:
+        attribute, value = name.attribute, padded.strip(b" \t")
         if attribute is None or (name.bit == _CONTENT_TYPE and not value):
             continue
         if name.lower == b"ce-datacontenttype":
@@ -203,6 +235,9 @@ def _header_of(attribute: str) -> str:
 
 def _decode_formatted(headers: Headers, content_type: bytes, body: bytes) -> list[Event]:
     media_type = content_type.partition(b";")[0].strip().lower()
+    charset = re.search(rb"charset=\"?([^\s;\"]+)", content_type, re.IGNORECASE)
+    if charset and charset[1].lower() not in {b"utf-8", b"utf8", b"us-ascii"}:
+        raise UnsupportedFormatError([Fault("Content-Type", "JSON events are UTF-8; other charsets are not supported")])
     if media_type == STRUCTURED_MEDIA_TYPE:
         events = [decode_structured(body)]
     elif media_type == BATCH_MEDIA_TYPE:
@@ -212,12 +247,10 @@ def _decode_formatted(headers: Headers, content_type: bytes, body: bytes) -> lis
         raise UnsupportedFormatError(
             [Fault("Content-Type", f"event format {shown!r} is not supported; use application/cloudevents+json")]
         )
-    charset = re.search(rb"charset=\"?([^\s;\"]+)", content_type, re.IGNORECASE)
-    if charset and charset[1].lower() not in {b"utf-8", b"utf8", b"us-ascii"}:
-        raise UnsupportedFormatError([Fault("Content-Type", "JSON events are UTF-8; other charsets are not supported")])
-    travelling = tuple((name.lower, value) for name, value in headers if name.travels)
+    travelling, hops = _beside(headers)
     for event in events:
         event.headers = travelling
+        event.hops = hops
         event.wire = structured_head(event)
     return events
 
@@ -259,7 +292,7 @@ def binary_head(event: Event) -> bytes:
         else:
             lines += (b"ce-", name.encode(), b": ", _encode_value(value), b"\r\n")
     lines += _travelling_lines(event)
-    lines.append(b"content-length: %d\r\n\r\n" % len(event.data))
+    lines.append(_END % (event.hops + 1, len(event.data)))
     return b"".join(lines)
 
 
@@ -267,7 +300,7 @@ def structured_head(event: Event) -> bytes:
     """The head of an event whose payload is `event.structured`."""
     length = len(event.structured or b"")
     lines = [b"content-type: application/cloudevents+json; charset=utf-8\r\n", *_travelling_lines(event)]
-    lines.append(b"content-length: %d\r\n\r\n" % length)
+    lines.append(_END % (event.hops + 1, length))
     return b"".join(lines)
 
 
@@ -293,15 +326,14 @@ def in_format(event: Event, format_: str) -> Event:
             structured=encode_structured(event),
             headers=event.headers,
             receipt=event.receipt,
+            hops=event.hops,
         )
     if format_ == "binary" and event.structured is not None:
-        return Event(event.attributes, event.data, headers=event.headers, receipt=event.receipt)
+        return Event(event.attributes, event.data, headers=event.headers, receipt=event.receipt, hops=event.hops)
     return event
 
 
 def with_attributes(event: Event, added: dict[str, str]) -> Event:
     """A copy of the event with attributes added, in the same content mode; its data is untouched."""
-    copy = Event({**event.attributes, **added}, event.data, headers=event.headers, receipt=event.receipt)
-    if event.structured is not None:
-        copy.structured = encode_structured(copy)
-    return copy
+    structured = None if event.structured is None else encode_structured(event, added)
+    return Event(event.attributes | added, event.data, structured, event.headers, event.receipt, event.hops)

@@ -5,6 +5,8 @@ The data member is never decoded further than its own rules ask: JSON data keeps
 
 import base64
 import binascii
+import re
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -22,6 +24,7 @@ _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _SCALAR = msgspec.json.Decoder(str | bool | int | None)
 _STRING = msgspec.json.Decoder(str)
 _DATA_MEMBERS: Final = frozenset({"data", "data_base64"})
+_ATTRIBUTE_NAME: Final = re.compile(r"[a-z0-9]+")
 
 
 def decode_batch(body: bytes) -> list[Event]:
@@ -45,6 +48,8 @@ def decode_batch(body: bytes) -> list[Event]:
 def decode_structured(body: bytes) -> Event:
     """The event of a structured-mode body, validated. Raises InvalidEventError naming every fault."""
     try:
+        if not body.isascii():
+            body.decode()  # RFC 8259 §8.1; what keeps its bytes is not looked at otherwise
         members = _OBJECT.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidEventError([Fault("", f"the body is not a JSON object: {error}")]) from error
@@ -64,7 +69,7 @@ def decode_structured(body: bytes) -> Event:
     if faults:
         raise InvalidEventError(faults)
     for name in attributes:
-        if not (name.isascii() and name.isalnum() and name.islower()) and not name.isdigit():
+        if not _ATTRIBUTE_NAME.fullmatch(name):
             faults.append(Fault(name, "attribute names consist of lower-case letters and digits"))
     if faults:
         raise InvalidEventError(faults)
@@ -88,6 +93,7 @@ def _data(attributes: dict[str, str], members: dict[str, msgspec.Raw]) -> bytes:
     if raw is None or bytes(raw) == b"null":
         return b""
     if attributes.get("datacontentencoding", "").lower() == "base64" and attributes["specversion"] == "0.3":
+        del attributes["datacontentencoding"]  # it describes this JSON, not the data (0.3, §3.1.1)
         return _base64("data", raw)
     data = bytes(raw)
     if data.startswith(b'"') and not _is_json(attributes.get("datacontenttype")):
@@ -110,12 +116,17 @@ def _is_json(media_type: str | None) -> bool:
     return subtype == "json" or subtype.endswith("+json")
 
 
-def encode_structured(event: Event) -> bytes:
-    """The event as a structured-mode body. JSON data keeps its bytes; other text travels as a string, the rest as base64."""
-    members: dict[str, object] = dict(event.attributes)
+def encode_structured(event: Event, added: Mapping[str, str] | None = None) -> bytes:
+    """The event as a structured-mode body, with the attributes `added`. JSON data keeps its bytes; other text travels as a
+    string, the rest as base64. What came in structured mode keeps the bytes of each of its members."""
+    if event.structured is not None:
+        kept: dict[str, object] = dict(_OBJECT.decode(event.structured))
+        return msgspec.json.encode(kept | dict(added or {}))
+    members: dict[str, object] = {**event.attributes, **(added or {})}
     data = event.data
     if data:
-        if _is_json(event.attributes.get("datacontenttype")) and _valid_json(data):
+        # `"data": null` would be read as no data at all.
+        if _is_json(event.attributes.get("datacontenttype")) and _valid_json(data) and data.strip() != b"null":
             members["data"] = msgspec.Raw(data)
         elif event.attributes.get("datacontenttype", "").startswith("text/") and _is_text(data):
             members["data"] = data.decode()
@@ -127,6 +138,8 @@ def encode_structured(event: Event) -> bytes:
 
 
 def _valid_json(data: bytes) -> bool:
+    if not _is_text(data):
+        return False
     try:
         msgspec.json.decode(data, type=msgspec.Raw)
     except (msgspec.DecodeError, RecursionError):

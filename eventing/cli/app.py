@@ -3,7 +3,6 @@
 import os
 import sys
 
-import click
 import typer
 
 from eventing import EventingError
@@ -38,8 +37,6 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # `eventing trace … | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except click.exceptions.Exit as end:
-        return end.exit_code
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0

@@ -1,8 +1,10 @@
 """`eventing up`: check what can be checked, then become the supervisor."""
 
 import os
+import shutil
 import sys
 import tempfile
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -56,6 +58,7 @@ def up(
         metrics_port=metrics_port,
         quickstart=quickstart,
         log_format=log_format,
+        bin_dir="" if shutil.which("eventing") else str(Path(sys.executable).parent),
         manifests_fd=_spool(filename) if filename else None,
     )
     sys.stdout.flush()

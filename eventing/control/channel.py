@@ -179,9 +179,7 @@ def _propagate(behind: Object | None, status: Object, conditions: Conditions) ->
     """Show the backing channel's readiness, address and subscribers as the Channel's own."""
     ready = condition_of(behind) if behind is not None else None
     if ready is None:
-        conditions.mark_unknown(
-            reasons.BACKING_CHANNEL_READY, reasons.BACKING_CHANNEL_NOT_CONFIGURED, reasons.NOT_YET_RECONCILED
-        )
+        conditions.mark_unknown(reasons.BACKING_CHANNEL_READY, reasons.BACKING_CHANNEL_NOT_CONFIGURED, reasons.NOT_YET_RECONCILED)
     elif ready["status"] == "True":
         conditions.mark_true(reasons.BACKING_CHANNEL_READY)
     elif ready["status"] == "False":

@@ -65,8 +65,7 @@ class Controllers:
         channels, subscriptions, services = map(self._cache, (CHANNEL, SUBSCRIPTION, SERVICE))
         planes = self._cache(DATA_PLANE, DATA_PLANE_NAMESPACE)
         self._backings = {
-            (factory.kind.group, factory.kind.kind): Backing(factory, self._cache(factory.kind))
-            for factory in factories.values()
+            (factory.kind.group, factory.kind.kind): Backing(factory, self._cache(factory.kind)) for factory in factories.values()
         }
         backing_caches = [backing.cache for backing in self._backings.values()]
         self._caches = [channels, subscriptions, services, planes, *backing_caches]
@@ -96,9 +95,7 @@ class Controllers:
             for backing, provisioner in zip(self._backings.values(), self._provisioners, strict=True)
         }
 
-        def loop(
-            reconciler: ChannelReconciler | SubscriptionReconciler | BackingReconciler, cache: Cache, workers: int
-        ) -> None:
+        def loop(reconciler: ChannelReconciler | SubscriptionReconciler | BackingReconciler, cache: Cache, workers: int) -> None:
             self._loops[reconciler.name] = ReconcileLoop(
                 reconciler, keys=partial(_keys, cache), workers=workers, resync_s=resync_s, rand=self._rand
             )

@@ -84,9 +84,7 @@ class References:
             found = await self._address(reference, namespace, https=bool(destination.get("CACerts")))
             if uri:
                 found = Resolved(urljoin(found.uri, uri), found.ca_certs, found.audience)
-        return Resolved(
-            found.uri, destination.get("CACerts") or found.ca_certs, destination.get("audience") or found.audience
-        )
+        return Resolved(found.uri, destination.get("CACerts") or found.ca_certs, destination.get("audience") or found.audience)
 
     async def _address(self, reference: Mapping[str, Any], namespace: str, *, https: bool) -> Resolved:
         api_version, kind, name = reference["apiVersion"], reference["kind"], reference["name"]
@@ -125,9 +123,7 @@ class References:
                 async with asyncio.timeout_at(self._listed_by.get((api_version, kind_name), 0.0)):
                     await known.synced()
             except TimeoutError as error:
-                unresolved = UnresolvedError(
-                    f"failed to get object {namespace}/{name}: {known.kind.plural} cannot be listed"
-                )
+                unresolved = UnresolvedError(f"failed to get object {namespace}/{name}: {known.kind.plural} cannot be listed")
                 unresolved.retry_after = _UNSERVED_RETRY_S
                 raise unresolved from error
         return known

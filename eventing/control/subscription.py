@@ -204,9 +204,7 @@ def _channel_dead_letter_sink(channel: Object) -> Object:
     status = channel.get("status") or {}
     if wanted and not status.get("deadLetterSinkUri"):
         # Events must not be dropped because the sink that is to get them is not known yet.
-        raise _ReferenceError(
-            reasons.DEAD_LETTER_SINK_RESOLVE_FAILED, "the channel's dead-letter sink is not resolved", None
-        )
+        raise _ReferenceError(reasons.DEAD_LETTER_SINK_RESOLVE_FAILED, "the channel's dead-letter sink is not resolved", None)
     names = ("deadLetterSinkUri", "deadLetterSinkCACerts", "deadLetterSinkAudience")
     return {name: status[name] for name in names if status.get(name)}
 

@@ -120,7 +120,7 @@ class DataPlane:
             await server.stop_accepting()
             await server.aclose(min(2.0, settings.drain_s / 2))
             await _drained(table, deadline)
-            await table.aclose(deadline + min(2.0, settings.drain_s / 2))
+            await table.aclose(deadline, grace_s=min(2.0, settings.drain_s / 2))
             connections.close()
             await admin.aclose()
 

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from eventing.channels import Budget, Channel, ChannelFactory
-from eventing.delivery.connections import Target, target
+from eventing.delivery.connections import Target, target, unreachable
 from eventing.delivery.policy import Policy
 from eventing.delivery.worker import Delivery, Engine, SubscriptionWorker
+from eventing.errors import InvalidObjectError
 from eventing.ingress.routes import Route, Routes
 from eventing.observe.metrics import ChannelMetrics, Figures, SubscriptionMetrics
 from eventing.resources.kinds import Kind, Object
@@ -36,9 +37,12 @@ class Served:
     created: tuple[str, str]  # creation time and kind: who comes first owns the address
     channel: Channel
     route: Route
+    factory: ChannelFactory
+    spec: Object  # as last applied
     generation: int = 0
     subscribers: dict[str, Subscriber] = field(default_factory=dict)
     workers: dict[str, SubscriptionWorker] = field(default_factory=dict)
+    leaving: dict[str, SubscriptionWorker] = field(default_factory=dict)  # removed, and not detached yet
 
 
 class ChannelTable:
@@ -59,6 +63,7 @@ class ChannelTable:
         self._clock = clock
         self._stop_s = stop_s
         self._served: dict[str, Served] = {}
+        self._ending: set[SubscriptionWorker] = set()
 
     def apply(self, key: str, factory: ChannelFactory, channel: Object | None) -> None:
         """Bring the channel to what its object says; None: it is gone.
@@ -74,11 +79,18 @@ class ChannelTable:
             served = None
         if channel is None:
             return
+        try:
+            subscribers = read_subscribers(channel)
+        except InvalidObjectError as error:
+            # Admission lets no such through. Should one come all the same, what was in force stays in force.
+            log.error("channel cannot be applied", extra={"channel": key, "error": str(error)})
+            return
         if served is None:
             served = self._open(key, factory, channel)
         else:
             served.channel.configure(channel)
-        self._subscribe(served, read_subscribers(channel))
+            served.spec = channel
+        self._subscribe(served, subscribers)
         served.generation = int(channel["metadata"].get("generation", 1))
 
     def _open(self, key: str, factory: ChannelFactory, channel: Object) -> Served:
@@ -87,7 +99,7 @@ class ChannelTable:
         opened = factory.open(channel, budget=self._budget, clock=self._clock)
         route = Route(f"{namespace}/{name}", opened, ChannelMetrics(namespace, name))
         created = (metadata.get("creationTimestamp", ""), factory.kind.kind)
-        served = Served(key, metadata["uid"], created, opened, route)
+        served = Served(key, metadata["uid"], created, opened, route, factory, channel)
         self._served[key] = served
         self._address(route.name)
         return served
@@ -102,17 +114,12 @@ class ChannelTable:
         wanted = {subscriber.uid: subscriber for subscriber in subscribers}
         for uid in [uid for uid in served.workers if uid not in wanted]:
             del served.subscribers[uid]
-            worker = served.workers.pop(uid)
-            self._engine.tasks.create_task(self._stop(worker, "SubscriptionDeleted"))
+            worker = served.leaving[uid] = served.workers.pop(uid)
+            self._engine.tasks.create_task(self._leave(served, worker))
         for uid, subscriber in wanted.items():
-            if served.subscribers.get(uid) == subscriber:
+            if served.subscribers.get(uid) == subscriber or uid in served.leaving:
                 continue
-            try:
-                delivery = _delivery(subscriber)
-            except ValueError as error:
-                # Admission and the reconcilers let no such address through; should one come, the others are not to suffer.
-                log.error("subscriber cannot be served", extra={"subscription": subscriber.name, "error": str(error)})
-                continue
+            delivery = _delivery(subscriber)
             known = served.workers.get(uid)
             if known is not None:
                 known.update(delivery)
@@ -123,11 +130,14 @@ class ChannelTable:
                 served.workers[uid] = worker
             served.subscribers[uid] = subscriber
         due = tuple(worker.number for worker in served.workers.values())
-        served.route.place = self._engine.journal.place(served.route.name, due)
+        journal = self._engine.journal
+        journal.forget_place(served.route.place)
+        served.route.place = journal.place(served.route.name, due)
 
     def _remove(self, served: Served) -> None:
         del self._served[served.key]
         self._routes.remove(served.route)
+        self._engine.journal.forget_place(served.route.place)
         self._address(served.route.name)
         self._engine.tasks.create_task(self._close(served))
 
@@ -138,7 +148,18 @@ class ChannelTable:
         await served.channel.aclose(self._clock() + self._stop_s)
 
     async def _stop(self, worker: SubscriptionWorker, discard: str) -> None:
+        self._ending.add(worker)
         await worker.stop(discard, self._clock() + self._stop_s)
+        self._ending.discard(worker)
+
+    async def _leave(self, served: Served, worker: SubscriptionWorker) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._stop(worker, "SubscriptionDeleted"))
+            await worker.detached.wait()
+            del served.leaving[worker.uid]
+            if self._served.get(served.key) is served:
+                # It may be wanted again: then it is a new one, and could not be attached beside the old.
+                self.apply(served.key, served.factory, served.spec)
 
     def applied(self, key: str) -> tuple[str, int] | None:
         """UID and generation in force, None where the channel is not served."""
@@ -164,15 +185,18 @@ class ChannelTable:
             for worker in served.workers.values()
         )
 
-    async def aclose(self, deadline: float) -> None:
-        """Stop every worker and close every channel; what volatile channels still hold ends with reason Shutdown."""
+    async def aclose(self, deadline: float, *, grace_s: float = 0.0) -> None:
+        """Stop every worker by `deadline` and close every channel. What volatile channels still hold then goes to dead-letter sinks,
+        which have `grace_s` seconds for it, or ends with reason Shutdown."""
         async with asyncio.TaskGroup() as tasks:
             for served in list(self._served.values()):
                 discard = "" if served.channel.capabilities.durable else "Shutdown"
                 for worker in served.workers.values():
-                    tasks.create_task(worker.stop(discard, deadline))
+                    tasks.create_task(worker.stop(discard, deadline, grace_s=grace_s))
         for served in list(self._served.values()):
             await served.channel.aclose(deadline)
+        for worker in self._ending:  # of what was deleted shortly before
+            worker.give_up()
 
 
 def _delivery(subscriber: Subscriber) -> Delivery:
@@ -180,16 +204,20 @@ def _delivery(subscriber: Subscriber) -> Delivery:
     namespace = subscriber.namespace
 
     def place(url: str | None, ca_certs: str | None, *, reply: bool = False) -> Target | None:
-        return target(url, namespace=namespace, ca_certs=ca_certs or "", reply=reply) if url else None
+        try:
+            return target(url, namespace=namespace, ca_certs=ca_certs or "", reply=reply) if url else None
+        except ValueError as error:
+            return unreachable(url or "", str(error))
 
     # Prefer: reply goes to every subscriber, also where no reply address exists (reference: "Compatibility traps" no. 6).
     endpoint = place(subscriber.subscriber_uri, subscriber.subscriber_ca_certs, reply=True)
-    if endpoint is None:
-        raise ValueError("there is no subscriberUri")
+    reply = place(subscriber.reply_uri, subscriber.reply_ca_certs)
+    if endpoint is None:  # without a subscriber the event itself goes to the reply address (Knative's channels do so)
+        endpoint, reply = reply or unreachable("", "the subscription has neither subscriber nor reply"), None
     return Delivery(
         subscription=f"{namespace}/{subscriber.name or subscriber.uid}",
         subscriber=endpoint,
-        reply=place(subscriber.reply_uri, subscriber.reply_ca_certs),
+        reply=reply,
         dead_letter=place(options.dead_letter_uri, options.dead_letter_ca_certs),
         policy=Policy(
             retry=options.retry,

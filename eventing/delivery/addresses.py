@@ -35,11 +35,13 @@ DENIED_BY_DEFAULT: Final = tuple(
     )
 )
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_IPV4_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
 
 
 @dataclass(frozen=True, slots=True)
 class AddressGuard:
-    """`allow` beats `deny`. An IPv4 address inside an IPv6 one (mapped, 6to4, NAT64) is judged as the IPv4 address too."""
+    """`allow` beats `deny`. An IPv4 address inside an IPv6 one (mapped, compatible, 6to4, Teredo, NAT64) is judged
+    as the IPv4 address too."""
 
     allow: Sequence[Network] = ()
     deny: Sequence[Network] = field(default=DENIED_BY_DEFAULT)
@@ -60,7 +62,9 @@ def _inner(address: Address) -> list[Address]:
     if isinstance(address, ipaddress.IPv4Address):
         return []
     found: list[Address] = [inner for inner in (address.ipv4_mapped, address.sixtofour) if inner is not None]
-    if address in _NAT64:
+    if address.teredo is not None:
+        found += address.teredo
+    if address in _NAT64 or (address in _IPV4_COMPATIBLE and int(address) > 0xFFFF):  # ::1 is no IPv4 address
         found.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     return found
 
@@ -68,7 +72,10 @@ def _inner(address: Address) -> list[Address]:
 async def resolve(host: str, port: int) -> Sequence[str]:
     """The addresses of a host, by the operating system, in its order. Raises socket.gaierror."""
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # a label that is empty or too long
+        raise socket.gaierror(socket.EAI_NONAME, f"{host!r} is not a name: {error}") from error
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
@@ -88,6 +95,8 @@ async def connect(
 
     Raises PermissionError, OSError (socket.gaierror for names), ssl.SSLError.
     """
+    if origin.scheme not in {"http", "https"}:
+        raise PermissionError(origin.host)  # see `eventing.delivery.connections.unreachable`
     addresses = await resolver(origin.host, origin.port)
     for address in addresses:
         guard.check(address)

@@ -1,23 +1,26 @@
 """The pools of this process: one per origin, one sweep for all their time-outs."""
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from weakref import WeakValueDictionary
 
 from eventing.bindings.http import HeaderNames
 from eventing.delivery.addresses import AddressGuard, connect
 from eventing.wire.client import ClientLimits, Connection, Connector, Origin, Pool
 
-__all__ = ["Connections", "Target", "target"]
+__all__ = ["Connections", "Target", "target", "unreachable"]
 
 # Precise enough for time-outs of seconds, and its cost does not show (reference: hot path, "One sweep").
 SWEEP_S: Final = 0.1
 # 32 to 64 beat 256: fewer sockets to poll, and the same work in fewer turns of the loop (reference: hot path).
 PER_ORIGIN: Final = 64
 IDLE_S: Final = 60.0
+_PATH_CHARACTERS: Final = "!$%&'()*+,/:;=?@[]~"  # RFC 3986; a percent sign is taken for the escape that it should be
+_CREDENTIALS: Final = re.compile(r"//[^/@]*@")
 
 
 class Target:
@@ -40,15 +43,22 @@ def target(url: str, *, namespace: str, ca_certs: str = "", reply: bool = False)
         raise ValueError(f"{url!r}: there is no host")
     if parts.username is not None:
         raise ValueError("credentials do not belong into the URL of a subscriber")
+    if parts.port == 0:
+        raise ValueError(f"{url!r}: nobody can listen on port 0")
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    origin = Origin(parts.scheme, parts.hostname, port, ca_certs)
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    if not path.isascii() or any(character <= " " for character in path):
-        raise ValueError(f"{url!r}: the path holds characters that must be percent-encoded")
+    host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode()
+    origin = Origin(parts.scheme, host, port, ca_certs)
+    path = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=_PATH_CHARACTERS)
     lines = [f"POST {path} HTTP/1.1", f"host: {origin.authority}", "user-agent: eventing-mesh", f"kn-namespace: {namespace}"]
     if reply:
         lines.append("prefer: reply")
     return Target(url, origin, ("\r\n".join(lines) + "\r\n").encode())
+
+
+def unreachable(url: str, why: str) -> Target:
+    """Stands for a URL that cannot be delivered to: every attempt fails for good and says why, so that an event that is due there
+    ends as it would anywhere else, with a reason."""
+    return Target(_CREDENTIALS.sub("//", url), Origin("", why, 0), b"")
 
 
 class Connections:

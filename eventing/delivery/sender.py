@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from eventing.bindings.http import HeaderName, event_head, payload
 from eventing.delivery.policy import Policy, decide, parse_retry_after
@@ -15,7 +16,10 @@ from eventing.event import Event
 from eventing.journal import Decision
 from eventing.wire.client import Connection, Pool, ResponseFailure
 
-__all__ = ["Answer", "send", "send_with_retry"]
+__all__ = ["CUT_OFF", "Answer", "send", "send_with_retry"]
+
+# Failures after a whole head: its status counts, the rest of the answer was too much.
+CUT_OFF: Final = frozenset({"HeadersTooLarge", "BodyTooLarge"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,9 @@ class Answer:
 class _Awaited:
     """Waiter and Exchange of one send."""
 
-    def __init__(self, pool: Pool, prefix: bytes, event: Event, timeout_s: float) -> None:
+    def __init__(self, pool: Pool, prefix: bytes, event: Event, timeout_s: float, clock: Callable[[], float]) -> None:
         self._pool = pool
+        self._clock = clock
         self._prefix = prefix
         self._event = event
         self._timeout_s = timeout_s
@@ -49,7 +54,10 @@ class _Awaited:
             self._pool.put(connection)
             return
         event = self._event
-        connection.send(self, self._prefix, event_head(event), payload(event), time.monotonic() + self._timeout_s)
+        connection.send(self, self._prefix, event_head(event), payload(event), self._clock() + self._timeout_s)
+
+    def starving(self, now: float) -> bool:
+        return False  # the delivery whose reply or dead letter it is has a slot
 
     def unconnected(self, failure: ResponseFailure) -> None:
         self._resolve(Answer(0, [], b"", failure))
@@ -59,22 +67,26 @@ class _Awaited:
         self._resolve(Answer(status, headers, body))
 
     def failed(self, connection: Connection, failure: ResponseFailure) -> None:
-        self._resolve(Answer(failure.status if 200 <= failure.status < 300 else 0, [], b"", failure))
+        known = 200 <= failure.status < 300 or failure.kind in CUT_OFF
+        self._resolve(Answer(failure.status if known else 0, [], b"", failure))
 
     def _resolve(self, answer: Answer) -> None:
         if not self.answer.done():
             self.answer.set_result(answer)
 
 
-async def send(pool: Pool, prefix: bytes, event: Event, timeout_s: float) -> Answer:
+async def send(pool: Pool, prefix: bytes, event: Event, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> Answer:
     """Send once. Never raises for what the other side does; the answer says."""
-    awaited = _Awaited(pool, prefix, event, timeout_s)
+    awaited = _Awaited(pool, prefix, event, timeout_s, clock)
     connection = pool.take()
     if connection is not None:
         awaited.connected(connection)
     else:
         pool.wait(awaited)
-    return await awaited.answer
+    try:
+        return await awaited.answer
+    finally:
+        pool.forget(awaited)
 
 
 async def send_with_retry(
@@ -83,30 +95,31 @@ async def send_with_retry(
     event: Event,
     policy: Policy,
     *,
-    sleep: Callable[[float], "asyncio.Future[None]"] | None = None,
     rand: Callable[[], float] = random.random,
+    clock: Callable[[], float] = time.monotonic,
+    wall: Callable[[], float] = time.time,
 ) -> Answer:
     """Send until it is accepted, refused for good, or the policy's attempts are used up; the last answer."""
     attempt = 0
     while True:
         attempt += 1
-        answer = await send(pool, prefix, event, policy.timeout_s)
+        answer = await send(pool, prefix, event, policy.timeout_s, clock)
         verdict = decide(
             answer.status,
             attempt,
             policy,
             rand(),
-            retry_after_s=retry_after(answer.headers),
+            retry_after_s=retry_after(answer.headers, wall()),
             permanent=answer.failure is not None and answer.failure.kind == "AddressDenied",
         )
-        if verdict.decision is not Decision.RETRYING:
+        if verdict.decision is not Decision.RETRYING or pool.closed:
             return answer
         await asyncio.sleep(verdict.wait_s)
 
 
-def retry_after(headers: list[tuple[HeaderName, bytes]]) -> float | None:
-    """What the answer's Retry-After asks for, in seconds."""
+def retry_after(headers: list[tuple[HeaderName, bytes]], now: float) -> float | None:
+    """What the answer's Retry-After asks for, in seconds; `now` is the calendar's time."""
     for name, value in headers:
         if name.lower == b"retry-after":
-            return parse_retry_after(value, time.time())
+            return parse_retry_after(value, now)
     return None

@@ -11,16 +11,16 @@ import random
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from eventing.bindings.http import HeaderName, decode_reply, event_head, in_format
+from eventing.bindings.http import LOOP, REASON_HEADER, HeaderName, decode_reply, event_head, in_format
 from eventing.channels import Cursor, Lag, Lease, Order
 from eventing.delivery.connections import Connections, Target
 from eventing.delivery.dead_letters import dead_letter
-from eventing.delivery.policy import Policy, decide
-from eventing.delivery.sender import Answer, retry_after, send_with_retry
+from eventing.delivery.policy import Policy, Verdict, decide
+from eventing.delivery.sender import CUT_OFF, Answer, retry_after, send_with_retry
 from eventing.errors import InvalidEventError
 from eventing.event import Event
 from eventing.journal import Decision, Journal, Rule
@@ -30,12 +30,15 @@ from eventing.wire.client import Connection, Pool, ResponseFailure
 
 __all__ = ["Delivery", "Engine", "SubscriptionWorker"]
 
-# Evicted events on their way to a dead-letter sink, per subscription. A sink that is slower than the overflow must not make
+# Overflowed events on their way to a dead-letter sink, per subscription. A sink that is slower than the overflow must not make
 # the mesh hold what the channel has just let go of.
 EVICTED_MAX: Final = 100
-_NOTE: Final = struct.Struct("<HQ")  # attempts made, journal receipt
-# Answers that came whole as far as it matters: the subscriber has said 2xx, the rest of the answer was too much.
-_CUT_OFF: Final = frozenset({"HeadersTooLarge", "BodyTooLarge"})
+BURYING_MAX: Final = 16  # of them at a time
+# Who has nothing under way and has waited this long for a connection goes first: some other subscription's stuck attempts hold
+# all of this origin.
+FAIR_S: Final = 0.25
+_EXCERPT: Final = 200  # bytes of a refusal's body that the journal keeps
+_NOTE: Final = struct.Struct("<IQ")  # attempts made, journal receipt
 # Enum members compared as the numbers that they are: a lookup of a global instead of one of an attribute, per delivery.
 _DELIVERED: Final = int(Decision.DELIVERED)
 _ACCEPTED: Final = int(Rule.ACCEPTED)
@@ -77,8 +80,10 @@ class Engine:
         tasks: asyncio.TaskGroup,
         rand: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.journal = journal
+        self.wall = wall
         self.connections = connections
         self.tasks = tasks
         self.rand = rand
@@ -109,8 +114,13 @@ class SubscriptionWorker:
         self._in_flight = 0  # leases taken and not finished, those that wait for a connection included
         self._ready: deque[Lease] = deque()
         self._waiting = False
-        self._evicted = 0
+        self._waiting_since = 0.0
+        self._burials: deque[tuple[Event, Rule]] = deque()  # evicted, and to go to the dead-letter sink
+        self._burying = 0
+        self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._given_up = False
+        self.detached = asyncio.Event()
         self._discard = ""  # what to do with what is pending when stopping; see `stop`
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -133,8 +143,9 @@ class SubscriptionWorker:
             self.number = self._journal.subscriber(delivery.subscription, self.uid, delivery.subscriber.url)
         else:
             self._journal.rename(self.number, delivery.subscription, self.uid, delivery.subscriber.url)
-        if old_pool is not None and old_pool is not self.pool and self._ready:
-            # What waits at the old origin's pool is sent to the new one; the old pool's offer will find nothing to send.
+        if old_pool is not None and old_pool is not self.pool and self._waiting:
+            # What waits at the old origin's pool is sent to the new one.
+            old_pool.forget(self)
             self._waiting = False
             self._send_ready()
         if self._cursor is not None:
@@ -166,12 +177,14 @@ class SubscriptionWorker:
     def evicted(self, lease: Lease, reason: str) -> None:
         rule = _EVICTION_RULES[reason]
         wanted = rule in {Rule.OVERFLOW, Rule.SHUTDOWN} and self.delivery.dead_letter is not None
-        if not wanted or self._evicted >= EVICTED_MAX:
-            self._record(lease.event, _attempts(lease), Decision.DROPPED, rule)
+        if not wanted or (rule is Rule.OVERFLOW and len(self._burials) + self._burying >= EVICTED_MAX):
+            self._record(lease.event, 0, Decision.DROPPED, rule)
             return
-        self._evicted += 1
-        self._quiet.clear()
-        self.engine.tasks.create_task(self._bury_evicted(lease, rule))
+        self._burials.append((lease.event, rule))
+        if self._burying < BURYING_MAX:
+            self._burying += 1
+            self._quiet.clear()
+            self._start(self._bury_evicted())
 
     # Waiter
 
@@ -190,6 +203,9 @@ class SubscriptionWorker:
         if self._ready:
             self._wait()
 
+    def starving(self, now: float) -> bool:
+        return self._in_flight == len(self._ready) and now - self._waiting_since > FAIR_S
+
     def unconnected(self, failure: ResponseFailure) -> None:
         self._waiting = False
         ready, self._ready = self._ready, deque()
@@ -204,7 +220,7 @@ class SubscriptionWorker:
             if headers and status == 200 and self.reply_pool is not None:
                 for name, value in headers:
                     # A content type alone is no event; a `ce-` header or the structured format is.
-                    if name.line.startswith(b"ce-") or value[:22] == b"application/cloudevent":
+                    if name.line.startswith(b"ce-") or value[:22].lower() == b"application/cloudevent":
                         self.replied(_ended(connection), connection, headers, body)
                         return
             lease = connection.lease
@@ -245,11 +261,12 @@ class SubscriptionWorker:
 
     def failed(self, connection: Connection, failure: ResponseFailure) -> None:
         attempt = _ended(connection)
-        if failure.kind in _CUT_OFF and 200 <= failure.status < 300:
+        if failure.kind in CUT_OFF and 200 <= failure.status < 300:
             self.delivered(attempt, failure.status)
             self.slot_free()
             return
-        self.unaccepted(attempt, Answer(0, [], b"", failure))
+        # What the answer's head said counts, also where the rest of it was too much.
+        self.unaccepted(attempt, Answer(failure.status if failure.kind in CUT_OFF else 0, [], b"", failure))
 
     # the way of a delivery
 
@@ -283,6 +300,7 @@ class SubscriptionWorker:
     def _wait(self) -> None:
         if not self._waiting:
             self._waiting = True
+            self._waiting_since = self._clock()
             self.pool.wait(self, len(self._ready))
 
     def _next(self) -> Lease | None:
@@ -337,7 +355,7 @@ class SubscriptionWorker:
             self._check_quiet()
 
     def _check_quiet(self) -> None:
-        if not self._in_flight and not self._evicted:
+        if not self._in_flight and not self._burying:
             self._quiet.set()
 
     def unaccepted(self, attempt: Attempt, answer: Answer) -> None:
@@ -351,9 +369,13 @@ class SubscriptionWorker:
             attempt.number,
             policy,
             self.engine.rand(),
-            retry_after_s=retry_after(answer.headers),
+            retry_after_s=retry_after(answer.headers, self.engine.wall()),
             permanent=failure is not None and failure.kind == "AddressDenied",
         )
+        if verdict.decision is Decision.RETRYING and self._discard:
+            verdict = Verdict(Decision.FAILED, _EVICTION_RULES[self._discard])
+        elif _looped(answer):
+            verdict = Verdict(Decision.FAILED, Rule.LOOP)
         lease = attempt.lease
         self._journal.attempted(
             lease.event.receipt,
@@ -367,11 +389,11 @@ class SubscriptionWorker:
             limit=policy.retry,
             wait_s=verdict.wait_s,
             failure=failure_code(failure.kind) if failure else 0,
-            note=failure.detail if failure else "",
+            note=failure.detail if failure else _excerpt(answer.body),
         )
         self.metrics.attempted(answer.status, duration)
         assert self._cursor is not None
-        if verdict.decision is Decision.RETRYING and not self._discard:
+        if verdict.decision is Decision.RETRYING:
             if self._stopping:
                 self._cursor.release(lease)
             else:
@@ -387,13 +409,19 @@ class SubscriptionWorker:
 
     def _end(self, lease: Lease, destination: str, answer: Answer, rule: Rule) -> None:
         """No more attempts: to the dead-letter sink, or dropped with the reason. The slot stays taken until that is known."""
-        if self.delivery.dead_letter is None:
-            self._record(lease.event, 0, Decision.DROPPED, Rule.SHUTDOWN if self._discard else Rule.NO_DEAD_LETTER_SINK)
+        if self.delivery.dead_letter is None or self._given_up:
+            reason = Rule.SHUTDOWN if self._discard else rule if rule is Rule.LOOP else Rule.NO_DEAD_LETTER_SINK
+            self._record(lease.event, 0, Decision.DROPPED, reason)
             assert self._cursor is not None
             self._cursor.settle(lease)
             self.slot_free()
             return
-        self.engine.tasks.create_task(self._bury(lease, destination, answer, rule))
+        self._start(self._bury(lease, destination, answer, rule))
+
+    def _start(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = self.engine.tasks.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _bury(self, lease: Lease, destination: str, answer: Answer, rule: Rule) -> None:
         await self._send_dead_letter(lease.event, destination, answer, rule)
@@ -401,19 +429,26 @@ class SubscriptionWorker:
         self._cursor.settle(lease)
         self.slot_free()
 
-    async def _bury_evicted(self, lease: Lease, rule: Rule) -> None:
-        answer = Answer(0, [], rule.text.encode())
-        await self._send_dead_letter(lease.event, self.delivery.subscriber.url, answer, rule)
-        self._evicted -= 1
+    async def _bury_evicted(self) -> None:
+        while self._burials:
+            event, rule = self._burials.popleft()
+            await self._send_dead_letter(event, self.delivery.subscriber.url, Answer(0, [], rule.text.encode()), rule)
+        self._burying -= 1
         self._check_quiet()
 
     async def _send_dead_letter(self, event: Event, destination: str, answer: Answer, rule: Rule) -> None:
         sink, pool = self.delivery.dead_letter, self._dead_letter_pool
-        assert sink is not None and pool is not None
+        if sink is None or pool is None:  # an edit took it away meanwhile
+            self._record(event, 0, Decision.DROPPED, Rule.NO_DEAD_LETTER_SINK)
+            return
         data = answer.body if answer.failure is None else answer.text.encode()
         letter = dead_letter(event, destination=destination, code=answer.status, data=data)
         started = self._clock()
-        taken = await send_with_retry(pool, sink.prefix, letter, self.delivery.policy, rand=self.engine.rand)
+        try:
+            taken = await self._send_patiently(pool, sink, letter)
+        except asyncio.CancelledError:
+            self._record(event, 0, Decision.DROPPED, Rule.SHUTDOWN, note="the dead-letter sink did not answer in time")
+            raise
         if 200 <= taken.status < 300:
             self.metrics.dead_lettered += 1
             self._journal.attempted(
@@ -425,7 +460,7 @@ class SubscriptionWorker:
 
     def replied(self, attempt: Attempt, connection: Connection, headers: list[tuple[HeaderName, bytes]], body: bytes) -> None:
         """The subscriber answered 200 with an event: it goes to the reply address; the slot stays taken until it has gone."""
-        self.pool.put(connection)
+        connection.pool.put(connection)
         try:
             reply = decode_reply(headers, body)
         except InvalidEventError as error:
@@ -436,7 +471,12 @@ class SubscriptionWorker:
             self.delivered(attempt, 200)
             self.slot_free()
             return
-        self.engine.tasks.create_task(self._hand_on(attempt, reply))
+        if self._given_up:
+            self._end(attempt.lease, self.delivery.subscriber.url, Answer(200, [], b""), Rule.SHUTDOWN)
+            return
+        reply.hops = attempt.lease.event.hops  # it comes from the same channel
+        reply.wire = None
+        self._start(self._hand_on(attempt, reply))
 
     async def _hand_on(self, attempt: Attempt, reply: Event) -> None:
         target, pool = self.delivery.reply, self.reply_pool
@@ -444,7 +484,12 @@ class SubscriptionWorker:
             self.delivered(attempt, 200)
             self.slot_free()
             return
-        answer = await send_with_retry(pool, target.prefix, reply, self.delivery.policy, rand=self.engine.rand)
+        event = attempt.lease.event
+        try:
+            answer = await self._send_patiently(pool, target, reply)
+        except asyncio.CancelledError:
+            self._record(event, attempt.number, Decision.DROPPED, Rule.SHUTDOWN, note="its reply was not taken in time")
+            raise
         if 200 <= answer.status < 300:
             self.delivered(attempt, 200)
             self.metrics.replied += 1
@@ -452,11 +497,18 @@ class SubscriptionWorker:
             return
         # Control-plane contract: an undeliverable reply is an undeliverable event; the original goes to the dead-letter sink
         # with the reply address as the place of the error (CDP-32).
+        rule = Rule.LOOP if _looped(answer) else Rule.REPLY_FAILED
         self._journal.attempted(
-            attempt.lease.event.receipt, self.number, attempt.number, attempt.started,
-            self._clock() - attempt.started, 200, Decision.FAILED, Rule.REPLY_FAILED, note=f"{target.url}: {answer.text}",
+            event.receipt, self.number, attempt.number, attempt.started, self._clock() - attempt.started, 200,
+            Decision.FAILED, rule, note=f"{target.url}: {answer.text}",
         )  # fmt: skip
-        self._end(attempt.lease, target.url, answer, Rule.REPLY_FAILED)
+        self._end(attempt.lease, target.url, answer, rule)
+
+    async def _send_patiently(self, pool: Pool, target: Target, event: Event) -> Answer:
+        engine = self.engine
+        return await send_with_retry(
+            pool, target.prefix, event, self.delivery.policy, rand=engine.rand, clock=engine.clock, wall=engine.wall
+        )
 
     def _record(self, event: Event, attempt: int, decision: Decision, rule: Rule, *, status: int = 0, note: str = "") -> None:
         if decision is Decision.DROPPED:
@@ -472,13 +524,14 @@ class SubscriptionWorker:
     @property
     def pending(self) -> int:
         """Events due to this subscription that have no end yet, as far as this process knows."""
-        return (self.lag().events or 0) + self._evicted
+        return (self.lag().events or 0) + len(self._burials) + self._burying
 
-    async def stop(self, discard: str, deadline: float) -> None:
-        """Take nothing more; finish what is in flight until `deadline` (of the clock); then let the cursor go.
+    async def stop(self, discard: str, deadline: float, *, grace_s: float = 0.0) -> None:
+        """Take nothing more; finish what is in flight until `deadline` (of the clock); let the cursor go.
 
-        `discard` SubscriptionDeleted, ChannelDeleted: what is pending is dropped with it. Shutdown: what is pending goes to the
-        dead-letter sink or is dropped with it. "": it stays due.
+        `discard` SubscriptionDeleted, ChannelDeleted: what is pending is dropped with it, at once. Shutdown: what is pending at
+        the deadline goes to the dead-letter sink, which has `grace_s` seconds for it, or is dropped with it. "": it stays due.
+        What is without an end then is dropped with Shutdown; what is still being attempted, as soon as its connection is closed.
         """
         self._stopping, self._discard = True, discard
         cursor = self._cursor
@@ -488,9 +541,22 @@ class SubscriptionWorker:
             cursor.release(self._ready.popleft())
             self._in_flight -= 1
         self._check_quiet()
-        await self._wait_quiet(deadline)
+        if discard not in _GONE:
+            await self._wait_quiet(deadline)
         await cursor.detach(deadline, discard=discard)
-        await self._wait_quiet(deadline)
+        self.detached.set()
+        await self._wait_quiet(deadline + grace_s)
+        self.give_up()
+
+    def give_up(self) -> None:
+        """There is no more time: replies and dead letters on their way are dropped with Shutdown, and so is what is being attempted
+        as soon as its connection is closed."""
+        self._given_up = True
+        while self._burials:
+            self._record(self._burials.popleft()[0], 0, Decision.DROPPED, Rule.SHUTDOWN)
+        for task in self._tasks:
+            task.cancel()
+        self._quiet.set()
 
     async def _wait_quiet(self, deadline: float) -> None:
         try:
@@ -498,6 +564,17 @@ class SubscriptionWorker:
                 await self._quiet.wait()
         except TimeoutError:
             return
+
+
+def _looped(answer: Answer) -> bool:
+    """Whether an ingress refused the event because it goes in a circle (docs/decisions/0005-loops.md)."""
+    return any(value == LOOP for name, value in answer.headers if name.lower == REASON_HEADER)
+
+
+def _excerpt(body: bytes) -> str:
+    """The beginning of what a subscriber said, for people: nothing in it reaches their terminal but characters."""
+    text = body[:_EXCERPT].decode(errors="replace")
+    return "".join(character if character.isprintable() else " " for character in text).strip()
 
 
 def _ended(connection: Connection) -> Attempt:

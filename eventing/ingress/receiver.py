@@ -1,7 +1,7 @@
 """The application behind the ingress port: one HTTP request → events in a channel → an answer, after they are stored.
 
 The answers, in the order of the checks: 404 no such channel (400: host form with a path) · 200 OPTIONS · 405 other methods ·
-415 an event format that is not read · 400 naming every fault · 413 the channel can never store it · 503 with Retry-After no
+415 an event format that is not read · 400 naming every fault, or an event that goes in a circle · 413 the channel can never store it · 503 with Retry-After no
 room, or the back end is away · 202 stored, with the receipts. Limits of size and time are the server's (eventing.wire.server).
 """
 
@@ -10,25 +10,29 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from eventing.bindings.http import UnsupportedFormatError, decode
+from eventing.bindings.http import LOOP, REASON_HEADER, UnsupportedFormatError, decode
 from eventing.errors import ChannelError, EventingError, EventTooLargeError, InvalidEventError
 from eventing.event import Event
 from eventing.ingress.routes import MisaddressedError, Route, Routes
 from eventing.journal import Journal
 from eventing.wire.server import Request, problem
 
-__all__ = ["Receiver"]
+__all__ = ["HOPS_MAX", "Receiver"]
 
 _PROBLEM: Final = b"content-type: application/problem+json\r\n"
 _ALLOW: Final = b"allow: POST, OPTIONS\r\n"
+# Channels that an event may have been through (docs/decisions/0005-loops.md).
+HOPS_MAX: Final = 50
+_LOOP: Final = REASON_HEADER + b": " + LOOP + b"\r\n"
 _RECEIPTS_MAX: Final = 100  # receipts named in one answer; a larger batch is found by its events' ids
 
 
 class Receiver:
     """Called by the server with each whole request."""
 
-    def __init__(self, routes: Routes, journal: Journal) -> None:
+    def __init__(self, routes: Routes, journal: Journal, *, hops_max: int = HOPS_MAX) -> None:
         self._routes = routes
+        self._hops_max = hops_max
         self._journal = journal
         self._prefix = f"eventing-receipt: {journal.prefix}-".encode()
 
@@ -51,6 +55,10 @@ class Receiver:
             return
         except InvalidEventError as error:
             self._refuse(request, route, 400, str(error), error)
+            return
+        if events and events[0].hops > self._hops_max:
+            text = f"the event has been through {events[0].hops} channels, more than {self._hops_max}: it goes in a circle"
+            self._refuse(request, route, 400, text, events=events, lines=_LOOP)
             return
         journal = self._journal
         for event in events:

@@ -11,6 +11,7 @@ __all__ = ["MisaddressedError", "Route", "Routes"]
 # `NAME-kn-channel.NAMESPACE[.svc…][:port]`: Knative takes the first two labels of Host (reference: "Channel receiver").
 _CHANNEL_HOST: Final = re.compile(rb"([a-z0-9](?:[-a-z0-9]*[a-z0-9])?)-kn-channel\.([a-z0-9](?:[-a-z0-9]*[a-z0-9])?)(?:[.:].*)?")
 _HOSTS_MAX: Final = 4096
+_HOST_LENGTH: Final = 300  # a name of 253 characters and a port; what comes from outside is not kept at any length
 
 
 class Route:
@@ -57,9 +58,9 @@ class Routes:
         return self._paths.get(named)
 
     def _classify(self, host: bytes) -> bytes | None:
-        match = _CHANNEL_HOST.fullmatch(host.lower())
+        match = _CHANNEL_HOST.fullmatch(host.strip(b" \t").lower())
         named = b"/%s/%s" % (match[2], match[1]) if match else None
-        if len(self._hosts) < _HOSTS_MAX:
+        if len(self._hosts) < _HOSTS_MAX and len(host) <= _HOST_LENGTH:
             self._hosts[host] = named
         return named
 

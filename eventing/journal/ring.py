@@ -32,7 +32,7 @@ EVENT_BYTES: Final = 16 << 20
 NOTES: Final = 4096
 REFUSALS: Final = 1024
 SUBSCRIBERS: Final = 20_000
-PLACES: Final = 4096
+PLACES: Final = 4096  # that are used no more
 
 
 class Acceptance(NamedTuple):
@@ -118,6 +118,7 @@ class Journal:
         self._bytes_written = 0  # never wraps; what begins before this less the size is overwritten
         self._pack_acceptance = _ACCEPTANCE.pack_into
         self._places: dict[int, tuple[str, tuple[int, ...]]] = {}
+        self._past_places: deque[int] = deque()
         self._place_number = 0
         self._notes: dict[int, str] = {}
         self._note_number = 0
@@ -131,8 +132,14 @@ class Journal:
         """A number for a channel and the subscribers to which its events are due, to be used in `accepted` from now on."""
         self._place_number += 1
         self._places[self._place_number] = (channel, due)
-        self._places.pop(self._place_number - PLACES, None)
         return self._place_number
+
+    def forget_place(self, number: int) -> None:
+        """The number is used no more; what was accepted under it is still to be read for a while."""
+        if number in self._places:
+            self._past_places.append(number)
+            if len(self._past_places) > PLACES:
+                del self._places[self._past_places.popleft()]
 
     def accepted(self, event: Event, place: int, peer: bytes) -> None:
         """The event is stored; `event.receipt` is its number."""
@@ -184,7 +191,7 @@ class Journal:
         self._written = written + 1
         number = self._add_note(note) if note else 0
         at = (written % self._size) * _ATTEMPT.size
-        if limit > 0xFFFF:
+        if limit >= 0xFFFF:
             limit, attempt = 0xFFFF, min(attempt, 0xFFFF)
         self._pack(
             self._ring, at, receipt, started, duration_s, wait_s, subscriber, number, status, attempt, limit, decision, rule,

@@ -106,9 +106,14 @@ def _attempt(journal: Journal, record: AttemptRecord) -> dict[str, Any]:
         "started": _iso(journal.wall_time(record.started)),
         "duration_ms": round(record.duration_s * 1000, 3),
         "status": record.status,
-        "error": ": ".join(part for part in (failure, note) if part) if failure else "",
+        "error": ": ".join(part for part in (failure, note) if part) if failure or _refusal_note(record) else "",
         "decision": _decision(record, failure, note),
     }
+
+
+def _refusal_note(record: AttemptRecord) -> bool:
+    """Whether the note is the beginning of what the subscriber answered."""
+    return record.decision in {Decision.RETRYING, Decision.FAILED} and record.rule is not Rule.REPLY_FAILED
 
 
 def _decision(record: AttemptRecord, failure: str, note: str) -> str:

@@ -69,9 +69,7 @@ def channelable_kind(
         from eventing.resources.channelable_models import channelable_schema
 
         extra = extra_spec_model if extra_spec_model is None or isinstance(extra_spec_model, type) else extra_spec_model()
-        return channelable_schema(
-            kind, description or f"A {kind} keeps events and hands each to all its subscribers.", extra
-        )
+        return channelable_schema(kind, description or f"A {kind} keeps events and hands each to all its subscribers.", extra)
 
     def default_channel(obj: Object, admission: Admission) -> None:
         annotate(obj, SUBSCRIBABLE_ANNOTATION, "v1")

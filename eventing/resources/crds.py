@@ -63,8 +63,7 @@ def installed_kinds() -> list[Kind]:
 def crd_files(kinds: Iterable[Kind]) -> dict[str, str]:
     """File name to contents, one file per kind."""
     return {
-        f"{kind.plural}.{kind.group}.yaml": _HEADER
-        + yaml.safe_dump(crd(kind), sort_keys=False, width=120, allow_unicode=True)
+        f"{kind.plural}.{kind.group}.yaml": _HEADER + yaml.safe_dump(crd(kind), sort_keys=False, width=120, allow_unicode=True)
         for kind in kinds
     }
 

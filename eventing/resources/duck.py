@@ -47,9 +47,7 @@ class Destination(Model):
         description="An absolute URL with a host; or, beside ref, one relative to the object's address.",
     )
     ca_certs: str | None = Field(None, alias="CACerts", description=_CA_CERTS)
-    audience: str | None = Field(
-        None, description="OIDC audience, where the object's address does not name it. Not used yet."
-    )
+    audience: str | None = Field(None, description="OIDC audience, where the object's address does not name it. Not used yet.")
 
 
 class DeliverySpec(Model):
@@ -101,9 +99,7 @@ class Condition(Model):
     severity: str | None = Field(None, description="Absent (it gates Ready), Warning or Info.")
     reason: str | None = Field(None, description="Why, in one word for programs.")
     message: str | None = Field(None, description="Why, for people.")
-    last_transition_time: str | None = Field(
-        None, alias="lastTransitionTime", description="When the condition last changed."
-    )
+    last_transition_time: str | None = Field(None, alias="lastTransitionTime", description="When the condition last changed.")
 
 
 class Status(Model):

@@ -38,8 +38,7 @@ class FieldErrors:
     def via(self, *prefix: str) -> "FieldErrors":
         """The same faults seen from further out: `errors.via("spec", "subscribers", "[0]")`."""
         return FieldErrors(
-            _Entry(entry.message, tuple(_join(*prefix, path) for path in entry.paths), entry.details)
-            for entry in self._entries
+            _Entry(entry.message, tuple(_join(*prefix, path) for path in entry.paths), entry.details) for entry in self._entries
         )
 
     def __str__(self) -> str:

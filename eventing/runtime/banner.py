@@ -1,5 +1,6 @@
 """What `eventing up` prints once the mesh is ready."""
 
+import os
 import shlex
 from pathlib import Path
 
@@ -13,8 +14,11 @@ __all__ = ["banner"]
 def banner(settings: UpSettings, endpoints: Endpoints, took_s: float) -> str:
     """Addresses, the line for kubectl, and the commands to try next; all of them can be copied as they are."""
     data_dir = Path(settings.data_dir)
-    elsewhere = "" if data_dir == default_data_dir() else f" --data-dir {shlex.quote(settings.data_dir)}"
+    # The other terminal may not have this one's $EVENTING_DATA_DIR.
+    usual = default_data_dir({name: value for name, value in os.environ.items() if name != "EVENTING_DATA_DIR"})
+    elsewhere = "" if data_dir == usual else f" --data-dir {shlex.quote(settings.data_dir)}"
     kubeconfig = shlex.quote(str(data_dir / "kubeconfig"))
+    path = f"\n  export PATH={shlex.quote(settings.bin_dir)}:$PATH" if settings.bin_dir else ""
     return f"""
 eventing-mesh {__version__} is ready, after {took_s:.1f} s. Ctrl-C stops it.
 
@@ -22,9 +26,9 @@ eventing-mesh {__version__} is ready, after {took_s:.1f} s. Ctrl-C stops it.
   metrics     {endpoints.metrics}/metrics
   data        {settings.data_dir}
 
-  export KUBECONFIG={kubeconfig}
+  export KUBECONFIG={kubeconfig}{path}
 
-In another terminal, after that line:
+In another terminal, after {"those lines" if path else "that line"}:
 
   kubectl get channels,subscriptions
   eventing send{elsewhere} --channel orders --type com.example.order --data '{{"n": 1}}'

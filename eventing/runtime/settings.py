@@ -51,6 +51,7 @@ class UpSettings:
     log_format: LogFormat = "text"
     drain_s: float = 10.0  # how long a stop may wait for what is in flight
     start_s: float = 60.0  # how long a child may take until it is ready
+    bin_dir: str = ""  # where the command is; "" where a shell finds it without being told
     manifests_fd: int | None = None  # inherited file that holds the manifests of `-f`, as JSON; None: there are none
 
     def to_json(self) -> str:

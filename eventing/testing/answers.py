@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from http import HTTPStatus
+from http.client import responses
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ class Answer:
     """One answer. The class methods name the misbehaviours; `after` puts a delay before any of them.
 
     `delay_s` passes before the first byte, `interval_s` between any two bytes. `cut_after` ends the connection with a reset
-    after so many bytes of the answer (0: none at all), `silent_after` stops there and keeps it open. `padding` bytes follow the body,
-    `padding_headers` header lines of 1 KiB follow the others; both are made as they are sent. `close` ends the connection in
-    good order after the answer; `length` says whether Content-Length is sent.
+    after so many bytes of the answer (0: none at all), `silent_after` stops there and keeps it open. `padding` bytes follow the
+    body, `padding_headers` header lines of 1 KiB the other headers; both are made as they are sent. `close` ends the connection
+    in good order after the answer; `length` says whether Content-Length is sent.
     """
 
     status: int = 200
@@ -79,9 +79,14 @@ class Answer:
     def after(self, delay_s: float) -> "Answer":
         return replace(self, delay_s=delay_s)
 
+    @property
+    def takes_time(self) -> bool:
+        """It does not go out in one write."""
+        return bool(self.delay_s or self.interval_s or self.padding or self.padding_headers) or self.silent_after is not None
+
     def head(self) -> bytes:
         """Status line and headers, the empty line not included."""
-        phrase = HTTPStatus(self.status).phrase if self.status in HTTPStatus else "Other"
+        phrase = responses.get(self.status, "Other")
         lines = [f"HTTP/1.1 {self.status} {phrase}\r\n", *(f"{name}: {value}\r\n" for name, value in self.headers)]
         if self.length and self.status not in {204, 304} and self.status >= 200:
             lines.append(f"content-length: {len(self.body) + self.padding}\r\n")

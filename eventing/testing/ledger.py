@@ -91,9 +91,7 @@ class Ledger:
             *_complain(
                 "dropped",
                 f"were dropped for a reason that is not expected (expected: {', '.join(sorted(expected)) or 'none'})",
-                _by_subscription(
-                    {(n, f"{i} ({why})") for (n, i), why in self._dropped.items() if why not in expected}
-                ),
+                _by_subscription({(n, f"{i} ({why})") for (n, i), why in self._dropped.items() if why not in expected}),
             ),
         ]
         if not pending:

@@ -86,7 +86,7 @@ class Sink:
         self._scripts: defaultdict[str, deque[Answer]] = defaultdict(deque)
         self._always: dict[str, Answerer] = {}
         self._default: Answerer = lambda _received: Answer()
-        self._numbers: defaultdict[str, "itertools.count[int]"] = defaultdict(lambda: itertools.count(1))
+        self._numbers: defaultdict[str, itertools.count[int]] = defaultdict(lambda: itertools.count(1))
         self._connections = itertools.count(1)
         self._news = asyncio.Event()
         self._accepted: defaultdict[str, set[str]] = defaultdict(set)
@@ -98,9 +98,7 @@ class Sink:
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.aclose()
 
     @property
@@ -110,7 +108,8 @@ class Sink:
 
     async def start(self, port: int = 0) -> None:
         """Begin to listen; `port` 0 takes a free one, which the sink keeps when it is started again after `aclose`."""
-        self._server = await asyncio.start_server(self._connected, self.host, port or self.port, ssl=self._tls, limit=_HEAD_MAX)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._protocol, self.host, port or self.port, ssl=self._tls, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def aclose(self) -> None:
@@ -121,8 +120,8 @@ class Sink:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._server is not None:
-            await self._server.wait_closed()
             self._server = None
+            await asyncio.sleep(0)  # the transports see their ends
         faults, self._faults = self._faults, []
         if faults:
             raise ExceptionGroup("the sink met", faults) if len(faults) > 1 else faults[0]
@@ -175,7 +174,11 @@ class Sink:
 
     # its connections
 
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _protocol(self) -> asyncio.Protocol:
+        reader = _Reader(limit=_HEAD_MAX)
+        return asyncio.StreamReaderProtocol(reader, lambda _, writer: self._connected(reader, writer))
+
+    def _connected(self, reader: "_Reader", writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -186,8 +189,9 @@ class Sink:
             self._faults.append(error if isinstance(error, Exception) else RuntimeError(repr(error)))
         self._news.set()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: "_Reader", writer: asyncio.StreamWriter) -> None:
         connection = next(self._connections)
+        in_order = False
         self.open_connections += 1
         try:
             while (request := await _read_request(reader, writer)) is not None:
@@ -199,17 +203,38 @@ class Sink:
                 self._news.set()
                 script = self._scripts[path]
                 answer = script.popleft() if script else self._always.get(path, self._default)(received)
-                whole = await _while_connected(reader, _send(writer, answer))
+                sending = _send(writer, answer)
+                whole = await (_while_connected(reader, sending) if answer.takes_time else sending)
                 if whole and 200 <= answer.status < 300 and answer.raw is None and (event_id := received.event_id):
                     self._accepted[path].add(event_id)
                     self._news.set()
                 if not whole or answer.close:
+                    in_order = whole
                     break
         except ConnectionError:
             pass  # the other side went away, as it may at any time
         finally:
             self.open_connections -= 1
-            writer.transport.abort() if writer.transport.is_closing() else writer.close()
+            if in_order:
+                writer.close()
+            else:
+                writer.transport.abort()
+
+
+class _Reader(asyncio.StreamReader):
+    """A stream that can be asked to say when the other side has gone, while nobody reads."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.gone = asyncio.Event()
+
+    def feed_eof(self) -> None:
+        super().feed_eof()
+        self.gone.set()
+
+    def set_exception(self, exc: Exception) -> None:
+        super().set_exception(exc)
+        self.gone.set()
 
 
 async def _read_request(
@@ -245,7 +270,10 @@ async def _read_request(
         if "transfer-encoding" in values:
             body = await _read_chunks(reader)
         else:
-            body = await reader.readexactly(int(values.get("content-length", "0")))
+            length = values.get("content-length", "0")
+            if not (length.isascii() and length.isdigit()):
+                raise MalformedRequestError(f"Content-Length {length!r}")
+            body = await reader.readexactly(int(length))
     except asyncio.IncompleteReadError as error:
         raise ConnectionResetError("closed within a request") from error
     return request_line[1].decode(), request_line[2].decode(), tuple(headers), body
@@ -264,23 +292,17 @@ async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
             raise MalformedRequestError("a chunk is longer than it says")
 
 
-async def _while_connected(reader: asyncio.StreamReader, sending: Coroutine[Any, Any, bool]) -> bool:
-    """Send, but give up when the client closes meanwhile: a sink that never answers must not outlive its client."""
-    task = asyncio.get_running_loop().create_task(sending)
+async def _while_connected(reader: "_Reader", sending: Coroutine[Any, Any, bool]) -> bool:
+    """Send, but give up when the client closes meanwhile: an answer that never ends must not outlive its client."""
+    loop = asyncio.get_running_loop()
+    answer, gone = loop.create_task(sending), loop.create_task(reader.gone.wait())
     try:
-        while not task.done():
-            closed = reader.at_eof() or reader.exception() is not None
-            if closed:
-                return False
-            await asyncio.wait({task}, timeout=_LOOK_S)
-        return task.result()
+        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return answer.done() and answer.result()
     finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-
-_LOOK_S: Final = 0.05
+        answer.cancel()
+        gone.cancel()
+        await asyncio.gather(answer, gone, return_exceptions=True)
 
 
 async def _send(writer: asyncio.StreamWriter, answer: Answer) -> bool:

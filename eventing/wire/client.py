@@ -7,13 +7,14 @@ opens more up to its limit. A finished connection goes to whoever waits longest.
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
 import httptools
 
 from eventing.bindings.http import HeaderName, HeaderNames
+from eventing.wire.trailers import Sealed
 
 __all__ = ["ClientLimits", "Connection", "Connector", "Exchange", "Origin", "Pool", "ResponseFailure", "Waiter"]
 
@@ -72,6 +73,9 @@ class Waiter(Protocol):
     def unconnected(self, failure: ResponseFailure) -> None:
         """An attempt to open a connection on your behalf failed."""
 
+    def starving(self, now: float) -> bool:
+        """Whether you have nothing under way and have waited longer than is fair; asked in each sweep."""
+
 
 class Memo(dict[bytes, tuple[int, list[tuple[HeaderName, bytes]]]]):
     """Answers seen before, whole and without a body, by their bytes: an origin says the same thing thousands of times.
@@ -110,6 +114,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_body",
         "_body_bytes",
+        "_body_seen",
         "_clean",
         "_complete",
         "_exchange",
@@ -148,6 +153,7 @@ class Connection(asyncio.Protocol):
         self._clean = True  # between two answers
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._body_seen = 0
         self._framed = False
         self._complete = False
         self._reusable = False
@@ -189,22 +195,24 @@ class Connection(asyncio.Protocol):
         clean, self._clean = self._clean, False
         try:
             self._parser.feed_data(data)
-            if self._head_bytes >= 0:
-                self._head_bytes += len(data)
-                if self._head_bytes > self.pool.limits.header_bytes:
-                    self._too_large_head()
+            if not self._complete:
+                self._count(len(data))
         except _GivenUpError:
             return
         except httptools.HttpParserUpgrade:
             self._fail(ResponseFailure("ProtocolError", "the answer switches protocols", self._status))
             return
         except httptools.HttpParserCallbackError:
-            if self._exchange is not None:
+            if self._exchange is None:
+                return
+            if not self._complete:
                 raise
-            return
+            self._reusable = False  # the answer, and behind it more than was asked for
         except httptools.HttpParserError as error:
-            self._fail(ResponseFailure("ProtocolError", f"the answer is not HTTP/1.1: {error}", self._status))
-            return
+            if not self._complete:
+                self._fail(ResponseFailure("ProtocolError", f"the answer is not HTTP/1.1: {error}", self._status))
+                return
+            self._reusable = False
         if self._complete:
             self._clean = True
             if clean and self._reusable and not self._body:
@@ -222,7 +230,7 @@ class Connection(asyncio.Protocol):
         if exchange is None:
             self.pool.lost(self)
             return
-        if self._status and not self._framed and exc is None:
+        if self._status >= 200 and not self._framed and exc is None:
             self._finish(reusable=False)  # RFC 9112 §6.3: a body without length ends with the connection
             return
         if self._sent is not None:
@@ -244,13 +252,20 @@ class Connection(asyncio.Protocol):
     # httptools callbacks
 
     def on_message_begin(self) -> None:
+        if self._complete:
+            raise _GivenUpError  # one answer was asked for
         self._headers = []
         self._header_count = 0
         self._head_bytes = 0
         self._body = []
         self._body_bytes = 0
+        self._body_seen = 0
         self._framed = False
-        self._complete = False
+
+    def on_chunk_header(self) -> None:
+        # What is named behind the body is not part of the head (RFC 9110 §6.5.1).
+        if not isinstance(self._headers, Sealed):
+            self._headers = Sealed(self._headers)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         header = self.pool.names[name]
@@ -260,6 +275,16 @@ class Connection(asyncio.Protocol):
             self._framed = True  # Content-Length or Transfer-Encoding; the other two are never in an answer
         self._header_count += 1
         if self._header_count > self.pool.limits.header_count:
+            self._too_large_head()
+
+    def _count(self, size: int) -> None:
+        """Bound what is no body: a head, or what chunks may say beside their data."""
+        if self._body_bytes != self._body_seen:
+            self._body_seen = self._body_bytes
+            self._head_bytes = 0
+            return
+        self._head_bytes += size
+        if self._head_bytes > self.pool.limits.header_bytes:
             self._too_large_head()
 
     def _too_large_head(self) -> None:
@@ -275,7 +300,7 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         status = self._status = self._parser.get_status_code()
-        self._head_bytes = -1
+        self._head_bytes = 0
         if status in _BODILESS:
             self._framed = True
 
@@ -331,7 +356,10 @@ class Connection(asyncio.Protocol):
 
 
 class _GivenUpError(Exception):
-    """Stops the parser after `_fail`; never leaves `data_received`."""
+    """Stops the parser; never leaves `data_received`."""
+
+
+_POOL_CLOSED: Final = ResponseFailure("ConnectionLost", "the pool of connections is closed")
 
 
 Connector = Callable[[Origin, Callable[[], Connection]], Awaitable[None]]
@@ -390,8 +418,16 @@ class Pool:
 
     def wait(self, waiter: Waiter, wanted: int = 1) -> None:
         """Queue for a connection; open up to `wanted` more as far as the limit allows."""
+        if self.closed:
+            asyncio.get_running_loop().call_soon(waiter.unconnected, _POOL_CLOSED)
+            return
         self.waiting.append(waiter)
         self._open(wanted)
+
+    def forget(self, waiter: Waiter) -> None:
+        """The waiter has gone elsewhere."""
+        if waiter in self.waiting:
+            self.waiting.remove(waiter)
 
     def _open(self, wanted: int) -> None:
         room = self._limit - self.open_connections - self._opening
@@ -409,7 +445,7 @@ class Pool:
         try:
             async with asyncio.timeout(self._connect_s):
                 await self._connector(self.origin, factory)
-        except (OSError, TimeoutError) as error:
+        except (OSError, ValueError) as error:  # ValueError: names that no resolver takes, certificates that are none
             self._opening -= 1
             self._unconnected(_connect_failure(error, self._connect_s))
             return
@@ -417,6 +453,9 @@ class Pool:
         connection = made[-1]
         if self.closed:
             connection.close()
+            return
+        if connection.transport is None:
+            self._unconnected(ResponseFailure("ConnectionLost", "the connection was closed as soon as it was open"))
             return
         self._busy.add(connection)
         self.put(connection)
@@ -458,6 +497,9 @@ class Pool:
 
         Not an attempt of its own: the subscriber closed an idle connection in the moment of its reuse (RFC 9112 §9.3.1).
         """
+        if self.closed:
+            exchange.failed(stale, _POOL_CLOSED)
+            return
         self._resends.append((stale, exchange, sent))
         if self.idle:
             connection = self.idle.pop()
@@ -467,6 +509,19 @@ class Pool:
     def sweep(self, now: float) -> None:
         for connection in [c for c in self._busy if c.deadline and c.deadline < now]:
             connection.expire()
+        while self.idle and self.open_connections > self._limit:
+            self.idle.pop().close()
+        if self.waiting and self.open_connections + self._opening >= self._limit:
+            self._feed([waiter for waiter in self.waiting if waiter.starving(now)])
+
+    def _feed(self, starving: Sequence[Waiter]) -> None:
+        """Others hold all connections and do not end: each of these goes first, with a connection beyond the limit, so that a
+        stuck subscriber holds up nobody else of its origin. Nobody starves who has one, so there is at most one for each."""
+        for waiter in starving[self._opening :]:
+            self.waiting.remove(waiter)
+            self.waiting.appendleft(waiter)
+            self._opening += 1
+            self._spawn(self._connect())
 
     def unused(self, now: float, for_s: float) -> bool:
         """Nobody has used the pool for so long; asked in each sweep."""
@@ -484,13 +539,15 @@ class Pool:
         self.idle.clear()
 
     def close(self) -> None:
+        """Cut every connection; whoever waits for one or for an answer hears of it."""
         self.closed = True
         for connection in [*self.idle, *self._busy]:
             connection.close()
         self.idle.clear()
+        self._unconnected(_POOL_CLOSED)
 
 
-def _connect_failure(error: OSError | TimeoutError, limit_s: float) -> ResponseFailure:
+def _connect_failure(error: OSError | ValueError, limit_s: float) -> ResponseFailure:
     if isinstance(error, PermissionError):
         return ResponseFailure("AddressDenied", str(error))
     if isinstance(error, ssl.SSLError):

@@ -19,6 +19,7 @@ from typing import Final, cast
 import httptools
 
 from eventing.bindings.http import HeaderName, HeaderNames
+from eventing.wire.trailers import Sealed
 
 __all__ = ["HttpServer", "Request", "ServerLimits"]
 
@@ -27,6 +28,12 @@ _REASONS: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".
 # 1,024 and not asyncio's 100: a burst of 256 connects overflowed 128 (reference, "Several processes on one port").
 BACKLOG: Final = 1024
 SWEEP_S: Final = 1.0
+# How long a refused client may go on sending until its connection is cut: closed at once, with bytes unread, TCP would reset the
+# connection and the client might never see why (RFC 9112 §9.6).
+LINGER_S: Final = 2.0
+# What came is parsed in pieces of at most this size, so that what is counted by piece is bounded by little more than its limit.
+PIECE: Final = 16 << 10
+_CHUNKED: Final = b"chunked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +41,8 @@ class ServerLimits:
     """Bounds of one connection; beyond them the answer is the status named."""
 
     body_bytes: int = 1 << 20  # 413
-    header_bytes: int = 32 << 10  # 431, the request line included
-    header_count: int = 100  # 431
+    header_bytes: int = 32 << 10  # 431, the request line included; up to one piece more may pass. Trailers as well
+    header_count: int = 100  # 431; of the headers that mean something here
     head_s: float = 10.0  # from the first byte of a request to the end of its head: 408
     body_s: float = 60.0  # from there to the end of its body: 408
     idle_s: float = 75.0  # between requests: closed without a word
@@ -169,11 +176,13 @@ class ServerConnection(asyncio.Protocol):
     __slots__ = (
         "_body",
         "_body_bytes",
+        "_body_seen",
         "_expects",
         "_head_bytes",
         "_headers",
         "_host",
         "_hosts",
+        "_length",
         "_loop",
         "_names",
         "_parser",
@@ -184,12 +193,13 @@ class ServerConnection(asyncio.Protocol):
         "_state",
         "_target",
         "_transport",
+        "_write_paused",
         "peer",
         "peer_bytes",
         "server",
     )
 
-    IDLE, HEAD, BODY, WORKING = range(4)
+    IDLE, HEAD, BODY, WORKING, LINGERING = range(5)
 
     def __init__(self, server: HttpServer, loop: asyncio.AbstractEventLoop) -> None:
         self.server = server
@@ -202,6 +212,7 @@ class ServerConnection(asyncio.Protocol):
         self._state = self.IDLE
         self._since = loop.time()
         self._read_paused = False
+        self._write_paused = False
         self._refused = False
         self._target = b""
         self._host = b""
@@ -210,8 +221,10 @@ class ServerConnection(asyncio.Protocol):
         self._hosts = 0
         self._head_bytes = 0
         self._expects = False
+        self._length = b""  # of the body: digits, or chunked
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._body_seen = 0
 
     # asyncio.Protocol
 
@@ -237,36 +250,69 @@ class ServerConnection(asyncio.Protocol):
         return bool(self._pending)
 
     def pause_writing(self) -> None:
+        # A client that reads no answers is given none: else they would pile up here.
+        self._write_paused = True
         self._pause_reading()
 
     def resume_writing(self) -> None:
-        self._resume_reading()
+        self._write_paused = False
+        if not self._pending:
+            self._resume_reading()
 
     def data_received(self, data: bytes) -> None:
+        if len(data) > PIECE:
+            for at in range(0, len(data), PIECE):
+                self.data_received(data[at : at + PIECE])
+            return
         if self._refused:
             return
         try:
             self._parser.feed_data(data)
-            if self._state == self.HEAD:
-                # Counted by what came while no head was complete, not by header: a chunk is at most 256 KiB.
-                self._head_bytes += len(data)
-                if self._head_bytes > self.server.limits.header_bytes:
-                    self._refuse(431, f"the head of the request has more than {self.server.limits.header_bytes} bytes")
-        except httptools.HttpParserUpgrade:
-            # The data-plane contract ignores Upgrade; what follows the head is unknown ground, so close after answering.
-            if self._pending:
-                self._pending[-1].keep_alive = False
-            self._refused = True
+            if self._state:  # else the request has come whole and is answered, as nearly always
+                self._count(len(data))
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserCallbackError:
             if not self._refused:
                 raise
         except httptools.HttpParserError as error:
             self._refuse(400, f"not HTTP/1.1: {error}")
 
+    def _count(self, size: int) -> None:
+        """Bound what is no body: a head, or what chunks may say beside their data."""
+        if self._state == self.BODY and self._body_bytes != self._body_seen:
+            self._body_seen = self._body_bytes
+            self._head_bytes = 0
+        elif self._state in {self.HEAD, self.BODY}:
+            self._head_bytes += size
+            if self._head_bytes > self.server.limits.header_bytes:
+                self._refuse(431, f"the headers of the request have more than {self.server.limits.header_bytes} bytes")
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """An offer to upgrade is ignored (data-plane contract; Java's own client makes one with every first request). The parser
+        takes it up and leaves the body unread, so another one goes on behind the head, told how long the body is."""
+        keep_alive, method = self._parser.should_keep_alive(), self._parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(405, "CONNECT is not served")
+            return
+        self._parser = httptools.HttpRequestParser(self)
+        length, head = self._length, (self._target, self._host, self._headers)
+        close = b"" if keep_alive else b"connection: close\r\n"
+        bodiless = not length.strip(b"0")
+        framing = b"transfer-encoding: chunked" if bodiless or length == _CHUNKED else b"content-length: " + length
+        self._parser.feed_data(method + b" / HTTP/1.1\r\nhost: x\r\n" + close + framing + b"\r\n\r\n")
+        self._target, self._host, self._headers = head
+        if bodiless:
+            rest = b"0\r\n\r\n" + rest
+        if rest:
+            self.data_received(rest)
+
     # httptools callbacks
 
     def on_message_begin(self) -> None:
         self._state = self.HEAD
+        self._head_bytes = -PIECE  # the piece in which it begins may hold the end of the one before
+        self._length = b""
         self._since = self._loop.time()
         self._target = b""
         self._host = b""
@@ -288,6 +334,8 @@ class ServerConnection(asyncio.Protocol):
     def _frame(self, name: bytes, value: bytes) -> None:
         """The headers that the server itself must look at."""
         limit = self.server.limits.body_bytes
+        if self._state != self.HEAD:
+            return  # a trailer
         if name == b"host":
             self._hosts += 1
             self._host = value
@@ -295,7 +343,13 @@ class ServerConnection(asyncio.Protocol):
             if int(value) > limit:
                 self._refuse(413, f"the body has {int(value)} bytes, the limit is {limit}")
                 raise _RefusedError
-        elif name == b"expect" and value.lower() == b"100-continue":
+            self._length = value
+        elif name == b"transfer-encoding":
+            self._length = _CHUNKED
+            if value.strip(b" \t").lower() != _CHUNKED:
+                self._refuse(501, "no other transfer coding than chunked is read")
+                raise _RefusedError
+        elif name == b"expect" and value.strip(b" \t").lower() == b"100-continue":
             self._expects = True
 
     def on_headers_complete(self) -> None:
@@ -312,6 +366,11 @@ class ServerConnection(asyncio.Protocol):
             if not self._pending and self._transport is not None:
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
+    def on_chunk_header(self) -> None:
+        # What is named behind the body is not part of the head (RFC 9110 §6.5.1).
+        if not isinstance(self._headers, Sealed):
+            self._headers = Sealed(self._headers)
+
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
         if self._body_bytes > self.server.limits.body_bytes:
@@ -320,6 +379,8 @@ class ServerConnection(asyncio.Protocol):
         self._body.append(body)
 
     def on_message_complete(self) -> None:
+        if not self._body and self._parser.should_upgrade():
+            return  # `_ignore_upgrade` follows
         body = self._body
         request = Request(
             self,
@@ -351,8 +412,9 @@ class ServerConnection(asyncio.Protocol):
             # The plain case, which is nearly every case: an accepted event.
             transport.write(_REASONS[status] + self.server.date + lines + b"content-length: 0\r\n\r\n")
             self._pending.clear()
-            self._state = self.IDLE
-            self._since = self._loop.time()
+            if self._state == self.WORKING:  # else the next one has begun to come
+                self._state = self.IDLE
+                self._since = self._loop.time()
             if self._read_paused:
                 self._resume_reading()
             return
@@ -367,16 +429,20 @@ class ServerConnection(asyncio.Protocol):
         )
         self._pending.popleft()
         if closing:
-            self._refused = True
             self._pending.clear()
-            transport.close()
+            if self._refused:
+                self._linger()
+            else:
+                self._refused = True
+                transport.close()
             return
         if self._pending:
             following = self._pending[0]
             self._loop.call_soon(self._work, following)
         else:
-            self._state = self.IDLE
-            self._since = self._loop.time()
+            if self._state == self.WORKING:
+                self._state = self.IDLE
+                self._since = self._loop.time()
             if self._read_paused:
                 self._resume_reading()
 
@@ -401,7 +467,22 @@ class ServerConnection(asyncio.Protocol):
             + b"content-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
             + body
         )
-        self._transport.close()
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close, but not before the client has had the time to read what it was told."""
+        transport = self._transport
+        if transport is None:
+            return
+        if not transport.can_write_eof():  # TLS: close_notify and what was written go out before
+            transport.close()
+            return
+        transport.write_eof()
+        self._state = self.LINGERING
+        self._since = self._loop.time()
+        if self._read_paused:
+            self._read_paused = False
+            transport.resume_reading()
 
     # bounds
 
@@ -414,9 +495,11 @@ class ServerConnection(asyncio.Protocol):
             self._refuse(408, f"the head of the request took more than {limits.head_s:g} s")
         elif self._state == self.BODY and waited > limits.body_s:
             self._refuse(408, f"the request took more than {limits.body_s:g} s")
+        elif self._state == self.LINGERING and waited > LINGER_S:
+            self.abort()
 
     def close_if_idle(self) -> None:
-        if self._state == self.IDLE and self._transport is not None:
+        if self._state in {self.IDLE, self.LINGERING} and self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
@@ -429,7 +512,7 @@ class ServerConnection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _resume_reading(self) -> None:
-        if self._read_paused and self._transport is not None and not self._refused:
+        if self._read_paused and self._transport is not None and not self._refused and not self._write_paused:
             self._read_paused = False
             self._transport.resume_reading()
 

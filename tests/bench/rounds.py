@@ -99,7 +99,10 @@ class Rig:
         return load
 
     def _sample(self, system: System) -> tuple[int, int, int]:
-        return time.monotonic_ns(), cpu_ns(system.pid), self.board[DELIVERED]
+        try:
+            return time.monotonic_ns(), cpu_ns(system.pid), self.board[DELIVERED]
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise RuntimeError(f"{system.name}: process {system.pid} ended while it was measured") from error
 
     def _finish(
         self, load: "Popen[str]", system: System, case: Case

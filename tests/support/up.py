@@ -73,7 +73,6 @@ class Up:
             found: dict[str, str] = json.loads((self.data_dir / "endpoints.json").read_text())
         except FileNotFoundError:
             return {}
-        print(listing) if not found else None
         return found
 
     def ready(self) -> "Up":
@@ -87,13 +86,12 @@ class Up:
 
     def children(self) -> dict[str, int]:
         """Pid by role class."""
-        listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], check=True, capture_output=True, text=True).stdout
+        listing = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], check=True, capture_output=True, text=True).stdout
         found: dict[str, int] = {}
         for line in listing.splitlines():
             pid, parent, arguments = line.split(maxsplit=2)
             if int(parent) == self.process.pid and "eventing.runtime.child" in arguments:
                 found[arguments.partition("eventing.runtime.child ")[2].split()[0].rpartition(":")[2]] = int(pid)
-        print(listing) if not found else None
         return found
 
     def run(self, *arguments: str, code: int = 0) -> str:

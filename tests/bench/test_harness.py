@@ -1,0 +1,70 @@
+"""The harness counts right; what it says about speed is for `make bench`."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.bench.processes import cpu_ns, descendants, memory_kib, peak_memory_kib
+from tests.bench.report import CaseResult, Machine, markdown, ratio, table
+from tests.bench.rounds import Latency, Range, Rig, Throughput
+from tests.bench.systems import Case, FloorSystem
+
+CASE = Case(fan_out=3, size=512)
+
+
+@pytest.mark.parametrize("options", [(), ("--lean",)])
+def test_every_event_is_accounted_for_at_a_floor(tmp_path: Path, options: tuple[str, ...]) -> None:
+    rig = Rig(tmp_path)
+    floor = FloorSystem("floor", rig.port, *options)
+    try:
+        floor.prepare(CASE)
+        fast = rig.throughput(floor, CASE, 0.05, 0.2)
+        slow = rig.latency(floor, CASE, 200, 0.05, 0.3)
+    finally:
+        floor.close()
+        rig.close()
+    assert fast.deliveries_per_s > 0
+    assert 0 < fast.cpu_us < 1e6 / fast.deliveries_per_s * 1.05
+    assert 0 < slow.p50 <= slow.p99 < 1000
+
+
+def test_a_system_that_loses_events_has_no_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(tmp_path)
+    floor = FloorSystem("floor", rig.port)
+    try:
+        floor.prepare(Case(1, 512))
+        floor.prepare(CASE)
+        honest = rig.report
+        monkeypatch.setattr(rig, "report", lambda: honest() | {"counts": {"fan-3/s0": 1}})
+        with pytest.raises(RuntimeError, match="deliveries were due and 1 arrived"):
+            rig.throughput(floor, CASE, 0.05, 0.1)
+    finally:
+        floor.close()
+        rig.close()
+
+
+def test_a_process_is_accounted_for_by_the_system() -> None:
+    before = cpu_ns(os.getpid())
+    until = time.process_time() + 0.1
+    while time.process_time() < until:
+        pass
+    assert 0.08e9 < cpu_ns(os.getpid()) - before < 0.5e9
+    assert 0 < memory_kib(os.getpid()) <= peak_memory_kib(os.getpid())
+    assert descendants(os.getpid())[0] == os.getpid()
+
+
+def test_the_table_holds_medians_of_ratios_by_round() -> None:
+    floor = [Throughput(100.0, cpu, 1.0) for cpu in (10.0, 20.0, 40.0)]
+    mesh = [Throughput(80.0, cpu, 1.0) for cpu in (15.0, 28.0, 64.0)]
+    result = CaseResult(CASE, {"floor": floor, "mesh": mesh}, {"mesh": [Latency(40, 0.5, 2.5, 30.0, 0.1)]}, {"mesh": 51200})
+    assert ratio(result, "mesh", "floor") == Range(1.4, 1.5, 1.6)
+    row = table(result).splitlines()[-1].split()
+    assert row[:2] == ["mesh", "80"]
+    assert row[-1] == "50"
+    machine = Machine("cpu", 2, "Linux", "CPython 3.11", "uvloop 0", "abc", 0.1, "now")
+    text = markdown(machine, [result], idle_kib={"control": 1024, "data plane": 2048}, start_s=1.25, method="So.", quick=True)
+    assert "| mesh | 80 | 28.0 (15.0 to 64.0) | 1.50 (1.40 to 1.60) | 100% | 40 | 0.50 | 2.5 | 30.0 | 50 |" in text
+    assert "The mesh costs 1.50 times the floor: within the budget of 1.7 (limit 2.0)." in text
+    assert "| all | 3 (limit 130) |" in text

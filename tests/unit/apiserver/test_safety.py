@@ -1,0 +1,129 @@
+"""What the server refuses: strangers, browsers, too much, too deep, nonsense."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.unit.apiserver.client import SHAPES, Client, shape
+
+
+@pytest.mark.parametrize("path", ["/api", "/apis", "/version", "/openapi/v3", SHAPES, "/nothing", "/"])
+@pytest.mark.parametrize("token", [None, "wrong", "admin-token2", ""])
+async def test_without_a_known_token_nothing_is_told(api: Client, path: str, token: str | None) -> None:
+    code, body, response = await api.ask_all("GET", path, token=token)
+    assert (code, body["kind"], body["reason"]) == (401, "Status", "Unauthorized")
+    assert response.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+async def test_health_is_open(api: Client) -> None:
+    for path in ("/healthz", "/livez", "/readyz"):
+        assert await api.ask("GET", path, token=None) == (200, b"ok")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example.com"},
+        {"Host": "127.0.0.1.evil.example.com:443"},
+        {"Host": ""},
+        {"Origin": "https://localhost"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Mode": "no-cors"},
+    ],
+)
+@pytest.mark.parametrize("path", [SHAPES, "/healthz"])
+async def test_a_web_page_cannot_reach_it(api: Client, headers: dict[str, str], path: str) -> None:
+    code, body = await api.ask("GET", path, headers=headers)
+    assert (code, body["reason"]) == (403, "Forbidden")
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:1", "LOCALHOST:1", "[::1]:1", "127.0.0.1"])
+async def test_its_own_names_are_good(api: Client, host: str) -> None:
+    assert (await api.ask("GET", SHAPES, headers={"Host": host}))[0] == 200
+
+
+async def test_bodies_are_limited(api: Client) -> None:
+    code, body = await api.ask("POST", SHAPES, b"x" * (3 * 1024 * 1024 + 1))
+    assert (code, body["reason"], body["message"]) == (
+        413,
+        "RequestEntityTooLarge",
+        "Request entity too large: limit is 3145728",
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"{", "application/json"),
+        (b"", "application/json"),
+        (b"\xff\xfe", "application/json"),
+        (b"[" * 100_000, "application/json"),
+        (b'{"a":' * 50_000 + b"1" + b"}" * 50_000, "application/json"),
+        (b"[" * 100_000, "application/yaml"),
+        (b"a: b: c", "application/yaml"),
+        (b"- !!python/object/apply:os.system ['true']", "application/yaml"),
+        (b"k8s\x00\xff\xff\xff", "application/vnd.kubernetes.protobuf"),
+        (b"nope", "application/vnd.kubernetes.protobuf"),
+    ],
+    ids=str,
+)
+async def test_what_cannot_be_read_is_a_bad_request(api: Client, body: bytes, content_type: str) -> None:
+    code, answer = await api.ask("POST", SHAPES, body, content_type=content_type)
+    assert (code, answer["reason"]) == (400, "BadRequest")
+
+
+async def test_other_types_are_415(api: Client) -> None:
+    code, body = await api.ask("POST", SHAPES, b"<a/>", content_type="text/xml")
+    assert (code, body["reason"]) == (415, "UnsupportedMediaType")
+
+
+async def test_deep_objects_are_refused(api: Client) -> None:
+    deep: Any = 1
+    for _ in range(400):
+        deep = {"a": deep}
+    code, body = await api.ask("POST", SHAPES, shape("a", free=deep))
+    assert (code, body["reason"]) == (422, "Invalid")
+    assert "deep" in body["message"]
+    await api.create(SHAPES, shape("a"))
+    patch: Any = 1
+    for _ in range(900):
+        patch = {"a": patch}
+    code, body = await api.ask("PATCH", f"{SHAPES}/a", {"spec": {"free": patch}}, content_type="application/merge-patch+json")
+    assert (code, body["reason"]) in {(400, "BadRequest"), (422, "Invalid")}
+
+
+async def test_huge_names_values_and_queries(api: Client) -> None:
+    assert (await api.ask("GET", f"{SHAPES}/{'a' * 20_000}"))[0] == 404
+    labels = {"metadata": {"name": "a", "labels": {"k": "v" * 64}}}
+    assert (await api.ask("POST", SHAPES, shape("a") | labels))[0] == 422
+    labels = {"metadata": {"name": "a", "labels": {"k" * 64: "v"}}}
+    assert (await api.ask("POST", SHAPES, shape("a") | labels))[0] == 422
+    annotations = {"metadata": {"name": "a", "annotations": {"k": "v" * 300_000}}}
+    code, body = await api.ask("POST", SHAPES, shape("a") | annotations)
+    assert (code, "annotations" in body["message"]) == (422, True)
+    assert (await api.ask("GET", SHAPES, **{f"p{i}": "1" for i in range(200)}))[0] == 400
+    assert (await api.ask("GET", SHAPES, limit="many"))[0] == 400
+
+
+@pytest.mark.parametrize("name", ["..", "%2e%2e", "a%2Fb", "%00", "a b", "-"])
+async def test_odd_names_find_nothing(api: Client, name: str) -> None:
+    code, body = await api.ask("GET", f"{SHAPES}/{name}")
+    assert code in {404, 200}, body
+    if code == 200:
+        assert body["kind"] == "ShapeList"  # the client resolved the dots itself
+
+
+async def test_secrets_are_not_in_errors(api: Client) -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {"key": "not base64: hunter2"}}
+    code, body = await api.ask("POST", "/api/v1/namespaces/default/secrets", secret)
+    assert code == 422
+    assert "hunter2" not in json.dumps(body)
+
+
+async def test_true_is_not_one(api: Client) -> None:
+    await api.create(SHAPES, shape("a", free={"x": 1}))
+    changed = await api.patch(f"{SHAPES}/a", {"spec": {"free": {"x": True}}})
+    assert changed["spec"]["free"]["x"] is True
+    assert changed["metadata"]["generation"] == 2

@@ -1,0 +1,46 @@
+"""What `eventing up` prints once it is ready: lines that work when copied into another terminal."""
+
+from pathlib import Path
+
+import pytest
+
+from eventing.runtime.banner import banner
+from eventing.runtime.settings import Endpoints, UpSettings
+
+ENDPOINTS = Endpoints("https://127.0.0.1:7443", "http://127.0.0.1:8080", "http://127.0.0.1:9464")
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The data directory that is used where nothing is said."""
+    monkeypatch.setenv("XDG_DATA_HOME", "/srv")
+    monkeypatch.setenv("EVENTING_DATA_DIR", "/somewhere/else")
+    return "/srv/eventing-mesh"
+
+
+def lines(settings: UpSettings) -> list[str]:
+    return [line.strip() for line in banner(settings, ENDPOINTS, 1.25).splitlines()]
+
+
+def test_the_usual_directory_needs_no_option(home: str) -> None:
+    said = lines(UpSettings(home))
+    assert "export KUBECONFIG=/srv/eventing-mesh/kubeconfig" in said
+    assert "eventing trace ID" in said
+    assert not [line for line in said if line.startswith("export PATH")]
+
+
+def test_another_directory_is_named_in_every_command(home: str) -> None:
+    said = lines(UpSettings("/data/my mesh"))
+    assert "export KUBECONFIG='/data/my mesh/kubeconfig'" in said
+    assert "eventing trace --data-dir '/data/my mesh' ID" in said
+
+
+def test_a_command_that_the_shell_would_not_find_is_put_on_its_path(home: str) -> None:
+    assert "export PATH=/clone/.venv/bin:$PATH" in lines(UpSettings(home, bin_dir="/clone/.venv/bin"))
+
+
+def test_every_address_is_there(home: str) -> None:
+    text = banner(UpSettings(home), ENDPOINTS, 1.25)
+    assert "http://127.0.0.1:8080/NAMESPACE/CHANNEL" in text
+    assert "http://127.0.0.1:9464/metrics" in text
+    assert str(Path(home)) in text

@@ -186,8 +186,8 @@ class ChannelTable:
         )
 
     async def aclose(self, deadline: float, *, grace_s: float = 0.0) -> None:
-        """Stop every worker by `deadline` and close every channel. What volatile channels still hold then goes to dead-letter sinks,
-        which have `grace_s` seconds for it, or ends with reason Shutdown."""
+        """Stop every worker by `deadline` and close every channel. What volatile channels still hold then goes to
+        dead-letter sinks, which have `grace_s` seconds for it, or ends with reason Shutdown."""
         async with asyncio.TaskGroup() as tasks:
             for served in list(self._served.values()):
                 discard = "" if served.channel.capabilities.durable else "Shutdown"

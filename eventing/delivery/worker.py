@@ -549,8 +549,8 @@ class SubscriptionWorker:
         self.give_up()
 
     def give_up(self) -> None:
-        """There is no more time: replies and dead letters on their way are dropped with Shutdown, and so is what is being attempted
-        as soon as its connection is closed."""
+        """There is no more time: replies and dead letters on their way are dropped with Shutdown, and so is what is being
+        attempted as soon as its connection is closed."""
         self._given_up = True
         while self._burials:
             self._record(self._burials.popleft()[0], 0, Decision.DROPPED, Rule.SHUTDOWN)

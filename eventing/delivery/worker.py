@@ -474,8 +474,7 @@ class SubscriptionWorker:
         if self._given_up:
             self._end(attempt.lease, self.delivery.subscriber.url, Answer(200, [], b""), Rule.SHUTDOWN)
             return
-        reply.hops = attempt.lease.event.hops  # it comes from the same channel
-        reply.wire = None
+        reply.been_through(attempt.lease.event.hops)  # it comes from the same channel
         self._start(self._hand_on(attempt, reply))
 
     async def _hand_on(self, attempt: Attempt, reply: Event) -> None:

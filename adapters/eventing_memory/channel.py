@@ -343,6 +343,8 @@ class MemoryCursor:
         elif self._deferred:
             # Deferred earliest is stored earliest but for jitter, and needs no second heap.
             _, _, lease = heapq.heappop(self._deferred)
+            if self._ordered and not self._detached:
+                self._wake_soon()  # it held back all that are behind it
         elif (following := self._place.following) is not None:
             self._place = following
             lease = MemoryLease(following.event, following.number, following.size, following.stored)

@@ -115,6 +115,7 @@ class ChannelTable:
         for uid in [uid for uid in served.workers if uid not in wanted]:
             del served.subscribers[uid]
             worker = served.leaving[uid] = served.workers.pop(uid)
+            worker.leave("SubscriptionDeleted")
             self._engine.tasks.create_task(self._leave(served, worker))
         for uid, subscriber in wanted.items():
             if served.subscribers.get(uid) == subscriber or uid in served.leaving:
@@ -139,6 +140,8 @@ class ChannelTable:
         self._routes.remove(served.route)
         self._engine.journal.forget_place(served.route.place)
         self._address(served.route.name)
+        for worker in served.workers.values():
+            worker.leave("ChannelDeleted")
         self._engine.tasks.create_task(self._close(served))
 
     async def _close(self, served: Served) -> None:

@@ -56,6 +56,10 @@ class _Awaited:
         event = self._event
         connection.send(self, self._prefix, event_head(event), payload(event), self._clock() + self._timeout_s)
 
+    @property
+    def under_way(self) -> int:
+        return 0
+
     def starving(self, now: float) -> bool:
         return False  # the delivery whose reply or dead letter it is has a slot
 
@@ -67,7 +71,7 @@ class _Awaited:
         self._resolve(Answer(status, headers, body))
 
     def failed(self, connection: Connection, failure: ResponseFailure) -> None:
-        known = 200 <= failure.status < 300 or failure.kind in CUT_OFF
+        known = 200 <= failure.status < 300 or (failure.kind in CUT_OFF and failure.status >= 200)
         self._resolve(Answer(failure.status if known else 0, [], b"", failure))
 
     def _resolve(self, answer: Answer) -> None:

@@ -203,8 +203,12 @@ class SubscriptionWorker:
         if self._ready:
             self._wait()
 
+    @property
+    def under_way(self) -> int:
+        return self._in_flight - len(self._ready)
+
     def starving(self, now: float) -> bool:
-        return self._in_flight == len(self._ready) and now - self._waiting_since > FAIR_S
+        return not self.under_way and now - self._waiting_since > FAIR_S
 
     def unconnected(self, failure: ResponseFailure) -> None:
         self._waiting = False
@@ -266,7 +270,8 @@ class SubscriptionWorker:
             self.slot_free()
             return
         # What the answer's head said counts, also where the rest of it was too much.
-        self.unaccepted(attempt, Answer(failure.status if failure.kind in CUT_OFF else 0, [], b"", failure))
+        known = failure.kind in CUT_OFF and failure.status >= 200
+        self.unaccepted(attempt, Answer(failure.status if known else 0, [], b"", failure))
 
     # the way of a delivery
 
@@ -525,6 +530,14 @@ class SubscriptionWorker:
         """Events due to this subscription that have no end yet, as far as this process knows."""
         return (self.lag().events or 0) + len(self._burials) + self._burying
 
+    def leave(self, discard: str) -> None:
+        """From now on nothing is begun here; `stop` follows and says what `discard` is."""
+        self._stopping, self._discard = True, discard
+        while self._ready and self._cursor is not None:
+            self._cursor.release(self._ready.popleft())
+            self._in_flight -= 1
+        self._check_quiet()
+
     async def stop(self, discard: str, deadline: float, *, grace_s: float = 0.0) -> None:
         """Take nothing more; finish what is in flight until `deadline` (of the clock); let the cursor go.
 
@@ -532,14 +545,10 @@ class SubscriptionWorker:
         the deadline goes to the dead-letter sink, which has `grace_s` seconds for it, or is dropped with it. "": it stays due.
         What is without an end then is dropped with Shutdown; what is still being attempted, as soon as its connection is closed.
         """
-        self._stopping, self._discard = True, discard
+        self.leave(discard)
         cursor = self._cursor
         if cursor is None:
             return
-        while self._ready:
-            cursor.release(self._ready.popleft())
-            self._in_flight -= 1
-        self._check_quiet()
         if discard not in _GONE:
             await self._wait_quiet(deadline)
         await cursor.detach(deadline, discard=discard)

@@ -267,10 +267,10 @@ class Journal:
     def _acceptance(
         self, receipt: int, received: float, _hash: int, at: int, peer: int, head: int, body: int, place: int
     ) -> Acceptance | None:
-        """The record with its event made again from its bytes; None where those are overwritten."""
-        if at < self._bytes_written - self._bytes_size:
-            return None
+        """The record with its event made again from its bytes; None where those are gone."""
         structured, body = bool(body & _STRUCTURED), body & ~_STRUCTURED
+        if at < self._bytes_written - self._bytes_size or (structured and not body):
+            return None  # overwritten, or never written: larger than all of the ring
         offset = at % self._bytes_size
         record = bytes(self._bytes[offset : offset + peer + head + body])
         data = record[peer + head :]

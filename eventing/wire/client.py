@@ -73,8 +73,12 @@ class Waiter(Protocol):
     def unconnected(self, failure: ResponseFailure) -> None:
         """An attempt to open a connection on your behalf failed."""
 
+    @property
+    def under_way(self) -> int:
+        """How many connections of the pool you have; asked where there are too few."""
+
     def starving(self, now: float) -> bool:
-        """Whether you have nothing under way and have waited longer than is fair; asked in each sweep."""
+        """Whether you have none and have waited longer than is fair; asked in each sweep."""
 
 
 class Memo(dict[bytes, tuple[int, list[tuple[HeaderName, bytes]]]]):
@@ -398,6 +402,7 @@ class Pool:
         self.idle: list[Connection] = []
         self.waiting: deque[Waiter] = deque()
         self._resends: deque[tuple[Connection, Exchange, tuple[bytes, bytes, bytes]]] = deque()
+        self._crowded = False
         self.closed = False
         self._unused_since: float | None = None
 
@@ -459,6 +464,8 @@ class Pool:
             return
         self._busy.add(connection)
         self.put(connection)
+        if self.waiting:
+            self._open(1)  # more wait than asked for connections of their own: one that was being opened might have done for all
 
     def _unconnected(self, failure: ResponseFailure) -> None:
         while self._resends:
@@ -479,8 +486,14 @@ class Pool:
             connection.served = 0  # it is not sent a third time
             connection.send(exchange, prefix, head, payload, stale.deadline)
         elif self.waiting:
-            self.waiting.popleft().connected(connection)
+            if self._crowded:
+                waiter = min(self.waiting, key=_under_way)
+                self.waiting.remove(waiter)
+            else:
+                waiter = self.waiting.popleft()
+            waiter.connected(connection)
         else:
+            self._crowded = False
             self._busy.discard(connection)
             self.idle.append(connection)
 
@@ -515,11 +528,10 @@ class Pool:
             self._feed([waiter for waiter in self.waiting if waiter.starving(now)])
 
     def _feed(self, starving: Sequence[Waiter]) -> None:
-        """Others hold all connections and do not end: each of these goes first, with a connection beyond the limit, so that a
-        stuck subscriber holds up nobody else of its origin. Nobody starves who has one, so there is at most one for each."""
-        for waiter in starving[self._opening :]:
-            self.waiting.remove(waiter)
-            self.waiting.appendleft(waiter)
+        """Others hold all connections and do not end: each of these gets one beyond the limit, so that a stuck subscriber
+        holds up nobody else of its origin. Until nobody waits, who has least under way goes first: nobody needs more than one."""
+        for _ in starving[self._opening :]:
+            self._crowded = True
             self._opening += 1
             self._spawn(self._connect())
 
@@ -545,6 +557,10 @@ class Pool:
             connection.close()
         self.idle.clear()
         self._unconnected(_POOL_CLOSED)
+
+
+def _under_way(waiter: Waiter) -> int:
+    return waiter.under_way
 
 
 def _connect_failure(error: OSError | ValueError, limit_s: float) -> ResponseFailure:

@@ -41,7 +41,7 @@ class ServerLimits:
     """Bounds of one connection; beyond them the answer is the status named."""
 
     body_bytes: int = 1 << 20  # 413
-    header_bytes: int = 32 << 10  # 431, the request line included; up to one piece more may pass. Trailers as well
+    header_bytes: int = 32 << 10  # 431, the request line included; up to two pieces more may pass. Trailers as well
     header_count: int = 100  # 431; of the headers that mean something here
     head_s: float = 10.0  # from the first byte of a request to the end of its head: 408
     body_s: float = 60.0  # from there to the end of its body: 408

@@ -217,6 +217,10 @@ class ChannelFactory(Protocol):
     def name(self) -> str: ...
 
     @property
+    def external(self) -> bool:
+        """Whether a channel leaves something outside the mesh that must be removed with it: then it gets a finalizer."""
+
+    @property
     def kind(self) -> Kind:
         """The kind of channel object that this back end serves."""
 

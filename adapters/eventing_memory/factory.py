@@ -32,6 +32,7 @@ class MemoryChannelFactory:
     plane needs no schema, the control plane no channel."""
 
     name = "memory"
+    external = False  # nothing is left outside the mesh, so its channels need no finalizer
 
     @property
     def kind(self) -> Kind:

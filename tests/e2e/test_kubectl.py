@@ -133,6 +133,16 @@ def test_an_edit_moves_the_subscription_and_a_deletion_ends_it(kubectl_here: Kub
     )
 
 
+def test_an_in_memory_channel_waits_for_nobody_when_it_is_deleted(kubectl_here: Kubectl, subscriber: Subscriber) -> None:
+    """It leaves nothing outside the mesh, so it has no finalizer; and Knative's scope is defaulted and checked."""
+    kubectl_here.ready(subscriber)
+    metadata = kubectl_here.object("inmemorychannel", "orders")["metadata"]
+    assert "finalizers" not in metadata
+    assert metadata["annotations"]["eventing.knative.dev/scope"] == "cluster"
+    said = kubectl_here("annotate", "--overwrite", "inmemorychannels", "orders", "eventing.knative.dev/scope=galaxy", code=1)
+    assert "galaxy" in said
+
+
 def test_what_is_wrong_is_said_as_knative_says_it(kubectl_here: Kubectl) -> None:
     kubectl = kubectl_here
     wrong = subscription("not-a-url").replace("name: orders", "name: ''")

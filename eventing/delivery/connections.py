@@ -10,7 +10,8 @@ from weakref import WeakValueDictionary
 
 from eventing.bindings.http import HeaderNames
 from eventing.delivery.addresses import AddressGuard, connect
-from eventing.wire.client import ClientLimits, Connection, Connector, Origin, Pool
+from eventing.wire.client import ClientLimits, Connection, Origin
+from eventing.wire.pool import Connector, Pool
 
 __all__ = ["Connections", "Target", "target", "unreachable"]
 

@@ -14,7 +14,8 @@ from eventing.bindings.http import HeaderName, event_head, payload
 from eventing.delivery.policy import Policy, decide, parse_retry_after
 from eventing.event import Event
 from eventing.journal import Decision
-from eventing.wire.client import Connection, Pool, ResponseFailure
+from eventing.wire.client import Connection, ResponseFailure
+from eventing.wire.pool import Pool
 
 __all__ = ["CUT_OFF", "Answer", "send", "send_with_retry"]
 

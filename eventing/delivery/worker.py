@@ -26,7 +26,8 @@ from eventing.event import Event
 from eventing.journal import Decision, Journal, Rule
 from eventing.journal.record import failure_code
 from eventing.observe.metrics import SubscriptionMetrics
-from eventing.wire.client import Connection, Pool, ResponseFailure
+from eventing.wire.client import Connection, ResponseFailure
+from eventing.wire.pool import Pool
 
 __all__ = ["Delivery", "Engine", "SubscriptionWorker"]
 

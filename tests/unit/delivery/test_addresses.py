@@ -10,7 +10,8 @@ import pytest
 from eventing.bindings.http import HeaderNames
 from eventing.delivery.addresses import AddressGuard, connect, resolve
 from eventing.delivery.connections import target, unreachable
-from eventing.wire.client import Connection, Origin, Pool
+from eventing.wire.client import Connection, Origin
+from eventing.wire.pool import Pool
 
 STRICT = AddressGuard(
     deny=[

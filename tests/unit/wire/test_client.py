@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventing.bindings.http import HeaderName, HeaderNames
-from eventing.wire.client import JOIN_MAX, ClientLimits, Connection, Memo, Origin, Pool, ResponseFailure
+from eventing.wire.client import JOIN_MAX, ClientLimits, Connection, Memo, Origin, ResponseFailure
+from eventing.wire.pool import Pool
 from tests.unit.wire.transports import FakeTransport
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"

@@ -31,6 +31,7 @@ class Access:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        scope["path"] = scope["path"].rstrip("/") or "/"  # `/version/` is `/version`, as in Kubernetes
         headers: dict[bytes, bytes] = dict(scope["headers"])
         if not self._host_allowed(headers.get(b"host", b"")):
             await answer_error(send, forbidden("this server does not go by the name in the Host header"))

@@ -112,7 +112,8 @@ def test_ages_read_as_kubectl_prints_them(seconds: float, text: str) -> None:
 
 
 async def test_discovery_plain_and_aggregated(api: Client) -> None:
-    assert (await api.get("/api"))["versions"] == ["v1"]
+    assert (await api.get("/api"))["versions"] == (await api.get("/api/"))["versions"] == ["v1"]
+    assert (await api.get("/version/"))["major"] == "1"
     groups = await api.get("/apis")
     assert {"shapes.example.com", "apiextensions.k8s.io"} == {group["name"] for group in groups["groups"]}
     assert (await api.get("/apis/shapes.example.com"))["preferredVersion"]["version"] == "v1"

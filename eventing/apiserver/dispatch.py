@@ -1,5 +1,6 @@
 """From an HTTP request to a verb on a resource. There is one way for all kinds: they are data."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -8,6 +9,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from eventing.apiserver.answers import ClientGoneError, answer, answer_error, read_body
+from eventing.apiserver.connection import ABORT
 from eventing.apiserver.failures import bad_request, method_not_allowed, path_not_found, unsupported_media_type
 from eventing.apiserver.merge import json_patch, merge_patch, strategic_merge
 from eventing.apiserver.reading import Reader, selection_of
@@ -36,6 +38,7 @@ from eventing.resources.kinds import Object
 
 __all__ = ["Dispatcher", "Target", "parse_request"]
 
+_STUCK_S: Final = 30.0  # a watcher that takes nothing for so long is cut off
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -83,7 +86,7 @@ class Dispatcher:
             if target is None:
                 code, body = review(request)
             elif request.method == "GET" and not target.subresource and request.flag("watch"):
-                await self._watch(target, request, receive, send)
+                await self._watch(target, request, scope, receive, send)
                 return
             else:
                 method = "GET" if request.method == "HEAD" else request.method
@@ -209,14 +212,20 @@ class Dispatcher:
                         raise
         return 200, listed
 
-    async def _watch(self, target: Target, request: Request, receive: Receive, send: Send) -> None:
+    async def _watch(self, target: Target, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         view = self._view(request)
         if target.name:
             raise bad_request("a watch is of a collection: use fieldSelector=metadata.name=NAME")
         watcher = self._watches.open(target.resource, target.namespace, request, view)
 
         async def send_part(part: bytes) -> None:
-            await send({"type": "http.response.body", "body": part, "more_body": True})
+            try:
+                async with asyncio.timeout(_STUCK_S):
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+            except TimeoutError:
+                watcher.stop()
+                if (extension := scope.get("extensions", {}).get(ABORT)) is not None:
+                    extension["abort"]()
 
         headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-cache, private")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from eventing.apiserver.access import Access
 from eventing.apiserver.admission import Admitter
+from eventing.apiserver.connection import Connection
 from eventing.apiserver.definitions import Definitions
 from eventing.apiserver.dispatch import Dispatcher
 from eventing.apiserver.documents import documents_app
@@ -34,7 +35,8 @@ __all__ = ["ApiServer"]
 
 _NAMESPACES: Final = ("default", "knative-eventing")
 _INTERNAL_USER: Final = "system:apiserver"
-_STOP_S: Final = 1
+_STOP_S: Final = 0.8
+_POLL_S: Final = 0.01
 
 
 class ApiServer:
@@ -88,7 +90,7 @@ class ApiServer:
         """
         config = uvicorn.Config(
             self.app,
-            http="httptools",
+            http=Connection,
             loop="none",
             ws="none",
             lifespan="off",
@@ -99,9 +101,10 @@ class ApiServer:
             ssl_certfile=certfile,
             ssl_keyfile=keyfile,
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=_STOP_S,
             backlog=1024,
         )
+        # Connections inherit it. asyncio itself leaves it out where the socket does not name its protocol.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server = self._server = _Uvicorn(config, started)
         try:
             async with self.running():
@@ -185,3 +188,22 @@ class _Uvicorn(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let requests end, for a second; then cut off who is left, so that the loop can be closed.
+
+        uvicorn's own would log an error for clients that do not answer the end of TLS (stopped ones), and leave them open.
+        """
+        for listener in [*self.servers, *(sockets or ())]:
+            listener.close()
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_S):
+                while state.connections or state.tasks:
+                    await asyncio.sleep(_POLL_S)
+        for task in state.tasks:
+            task.cancel()
+        for connection in list(state.connections):
+            connection.transport.abort()

@@ -1,6 +1,9 @@
 """What the server refuses: strangers, browsers, too much, too deep, nonsense."""
 
+import asyncio
+import contextlib
 import json
+import ssl
 from typing import Any
 
 import pytest
@@ -105,6 +108,23 @@ async def test_huge_names_values_and_queries(api: Client) -> None:
     assert (code, "annotations" in body["message"]) == (422, True)
     assert (await api.ask("GET", SHAPES, **{f"p{i}": "1" for i in range(200)}))[0] == 400
     assert (await api.ask("GET", SHAPES, limit="many"))[0] == 400
+
+
+async def test_a_head_without_end_ends_the_connection(api: Client) -> None:
+    host, port = api.url.removeprefix("https://").split(":")
+    trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=trust)
+    writer.write(b"GET / HTTP/1.1\r\nX: ")
+    with contextlib.suppress(ConnectionError):
+        for _ in range(100):
+            writer.write(b"x" * 10_000)
+            await writer.drain()
+            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            assert await reader.read() == b""
+    writer.transport.abort()
+    assert (await api.ask("GET", SHAPES))[0] == 200
 
 
 @pytest.mark.parametrize("name", ["..", "%2e%2e", "a%2Fb", "%00", "a b", "-"])

@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+import socket
+import ssl
 import time
 
 import pytest
 
+from eventing.apiserver import dispatch
 from eventing.apiserver import store as store_module
 from tests.unit.apiserver.client import SHAPES, Client, shape
 
@@ -100,6 +103,19 @@ async def test_a_watcher_that_does_not_read_is_ended_not_fed_from_memory(api: Cl
         assert (last["type"], last["object"]["code"]) == ("ERROR", 410)
 
 
+async def test_a_watcher_that_takes_nothing_is_cut_off(api: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_STUCK_S", 0.2)
+    await api.create(SHAPES, shape("a"))
+    padding = "x" * 500_000
+    async with api.watch(SHAPES) as watch:
+        assert await watch.take(1) == [("ADDED", "a")]
+        for index in range(40):
+            await api.patch(f"{SHAPES}/a", {"spec": {"free": {"i": index, "p": padding}}})
+        async with asyncio.timeout(10):
+            while len(api.server._watches):
+                await asyncio.sleep(0.01)
+
+
 async def test_a_watch_ends_at_its_time(api: Client) -> None:
     async with api.watch(SHAPES, timeoutSeconds="1") as watch:
         assert await watch.next() is None
@@ -140,6 +156,23 @@ async def test_stopping_ends_the_watches_within_a_second(api: Client) -> None:
         assert await one.next() is None
         assert await other.next() is None
         assert time.monotonic() - begun < 1
+
+
+async def test_clients_that_do_not_answer_are_cut_off_at_the_stop(api: Client) -> None:
+    host, port = api.url.removeprefix("https://").split(":")
+    trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+    plain = socket.create_connection((host, int(port)))
+    silent = await asyncio.to_thread(trust.wrap_socket, plain)
+    silent.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert b"200" in await asyncio.to_thread(silent.recv, 1000)
+    begun = time.monotonic()
+    await api.server.aclose()
+    async with asyncio.timeout(5):
+        while api.server._server is not None:
+            await asyncio.sleep(0.01)
+    assert time.monotonic() - begun < 1.5
+    silent.close()
 
 
 async def test_lines_are_whole_json(api: Client) -> None:

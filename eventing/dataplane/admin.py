@@ -14,7 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from eventing.journal import Journal
 from eventing.journal.story import story
-from eventing.wire.server import Request, problem
+from eventing.wire.request import Request, problem
 
 __all__ = ["Admin"]
 

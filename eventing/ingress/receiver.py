@@ -3,7 +3,7 @@
 The answers, in the order of the checks: 404 no such channel (400: host form with a path) · 200 OPTIONS · 405 other methods ·
 415 an event format that is not read · 400 naming every fault, or an event that goes in a circle · 413 the channel can never
 store it · 503 with Retry-After no room, or the back end is away · 202 stored, with the receipts.
-Limits of size and time are the server's (eventing.wire.server).
+Limits of size and time are the server's (eventing.wire.request).
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from eventing.errors import ChannelError, EventingError, EventTooLargeError, Inv
 from eventing.event import Event
 from eventing.ingress.routes import MisaddressedError, Route, Routes
 from eventing.journal import Journal
-from eventing.wire.server import Request, problem
+from eventing.wire.request import Request, problem
 
 __all__ = ["HOPS_MAX", "Receiver"]
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventing.wire.server import PIECE, HttpServer, ServerLimits
+from eventing.wire.server import HttpServer, ServerLimits
+from eventing.wire.server_connection import PIECE
 from tests.unit.wire.transports import Peer, answers_of
 
 POST = b"POST /a HTTP/1.1\r\nhost: x\r\n"

@@ -4,7 +4,8 @@ import asyncio
 import re
 from typing import Any
 
-from eventing.wire.server import HttpServer, ServerConnection, ServerLimits
+from eventing.wire.server import HttpServer, ServerLimits
+from eventing.wire.server_connection import ServerConnection
 
 __all__ = ["FakeTransport", "Peer", "answers_of"]
 

@@ -1,0 +1,86 @@
+"""What an application sees of the server: one request, the limits that it was read within, and how an error is written."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from eventing.bindings.http import HeaderName
+
+if TYPE_CHECKING:
+    from eventing.wire.server_connection import ServerConnection
+
+__all__ = ["Application", "Request", "ServerLimits", "problem"]
+
+Application = Callable[["Request"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """Bounds of one connection; beyond them the answer is the status named."""
+
+    body_bytes: int = 1 << 20  # 413
+    header_bytes: int = 32 << 10  # 431, the request line included; up to two pieces more may pass. Trailers as well
+    header_count: int = 100  # 431; of the headers that mean something here
+    head_s: float = 10.0  # from the first byte of a request to the end of its head: 408
+    body_s: float = 60.0  # from there to the end of its body: 408
+    idle_s: float = 75.0  # between requests: closed without a word
+    connections: int = 10_000  # beyond: 503 and closed
+
+
+class Request:
+    """One request. `target` is the raw request target, `host` the Host header; `headers` are (HeaderName, raw value) in
+    order."""
+
+    __slots__ = ("_connection", "answered", "body", "headers", "host", "keep_alive", "method", "target")
+
+    def __init__(
+        self,
+        connection: "ServerConnection",
+        method: bytes,
+        target: bytes,
+        host: bytes,
+        headers: list[tuple[HeaderName, bytes]],
+        body: bytes,
+        keep_alive: bool,
+    ) -> None:
+        self._connection = connection
+        self.method = method
+        self.target = target
+        self.host = host
+        self.headers = headers
+        self.body = body
+        self.keep_alive = keep_alive
+        self.answered = False
+
+    @property
+    def peer(self) -> str:
+        """`address:port` of the client."""
+        return self._connection.peer
+
+    @property
+    def peer_bytes(self) -> bytes:
+        return self._connection.peer_bytes
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of the header of this lower-case name."""
+        for header, value in self.headers:
+            if header.lower == name:
+                return value
+        return None
+
+    def respond(self, status: int, lines: bytes = b"", body: bytes = b"") -> None:
+        """Answer. `lines` are complete header lines, each ended by CRLF; Content-Length is added here."""
+        if self.answered:
+            raise RuntimeError("a request is answered once")
+        self.answered = True
+        self._connection.answer(self, status, lines, body)
+
+
+def problem(status: int, detail: str, **extensions: object) -> bytes:
+    """A problem+json body (RFC 9457)."""
+    import msgspec  # only on the way of an error
+
+    return msgspec.json.encode(
+        {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **extensions}
+    )

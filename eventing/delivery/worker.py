@@ -7,23 +7,19 @@ letters.
 """
 
 import asyncio
-import random
 import struct
-import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
-from eventing.bindings.http import LOOP, REASON_HEADER, HeaderName, decode_reply, event_head, in_format
-from eventing.channels import Cursor, Lag, Lease, Order
-from eventing.delivery.connections import Connections, Target
-from eventing.delivery.dead_letters import dead_letter
-from eventing.delivery.policy import Policy, Verdict, decide
-from eventing.delivery.sender import CUT_OFF, Answer, retry_after, send_with_retry
+from eventing.bindings.http import HeaderName, decode_reply, event_head, in_format
+from eventing.channels import Cursor, Lag, Lease
+from eventing.delivery.endings import EVICTION_RULES, Endings, looped
+from eventing.delivery.engine import Attempt, Delivery, Engine
+from eventing.delivery.policy import Verdict, decide
+from eventing.delivery.sender import CUT_OFF, Answer, retry_after
 from eventing.errors import InvalidEventError
-from eventing.event import Event
-from eventing.journal import Decision, Journal, Rule
+from eventing.journal import Decision, Rule
 from eventing.journal.record import failure_code
 from eventing.observe.metrics import SubscriptionMetrics
 from eventing.wire.client import Connection, ResponseFailure
@@ -31,10 +27,6 @@ from eventing.wire.pool import Pool
 
 __all__ = ["Delivery", "Engine", "SubscriptionWorker"]
 
-# Overflowed events on their way to a dead-letter sink, per subscription. A sink that is slower than the overflow must not make
-# the mesh hold what the channel has just let go of.
-EVICTED_MAX: Final = 100
-BURYING_MAX: Final = 16  # of them at a time
 # Who has nothing under way and has waited this long for a connection goes first: some other subscription's stuck attempts hold
 # all of this origin.
 FAIR_S: Final = 0.25
@@ -44,61 +36,6 @@ _NOTE: Final = struct.Struct("<IQ")  # attempts made, journal receipt
 _DELIVERED: Final = int(Decision.DELIVERED)
 _ACCEPTED: Final = int(Rule.ACCEPTED)
 _GONE: Final = frozenset({"SubscriptionDeleted", "ChannelDeleted"})
-_EVICTION_RULES: Final = {
-    "Overflow": Rule.OVERFLOW,
-    "SubscriptionDeleted": Rule.SUBSCRIPTION_DELETED,
-    "ChannelDeleted": Rule.CHANNEL_DELETED,
-    "Shutdown": Rule.SHUTDOWN,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """How a subscription wants its events delivered; an edit replaces it whole and applies from the next attempt."""
-
-    subscription: str  # NS/NAME, for people
-    subscriber: Target
-    reply: Target | None = None
-    dead_letter: Target | None = None
-    policy: Policy = field(default_factory=Policy)
-    format: str = ""  # "" as received | json | binary
-    concurrency: int = 10
-
-    @property
-    def order(self) -> Order:
-        """One delivery at a time means that order matters (docs/delivery.md)."""
-        return Order.SUBSCRIPTION if self.concurrency == 1 else Order.NONE
-
-
-class Engine:
-    """What all workers of a process share."""
-
-    def __init__(
-        self,
-        *,
-        journal: Journal,
-        connections: Connections,
-        tasks: asyncio.TaskGroup,
-        rand: Callable[[], float] = random.random,
-        clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
-        self.journal = journal
-        self.wall = wall
-        self.connections = connections
-        self.tasks = tasks
-        self.rand = rand
-        # Not loop.time: uvloop's stands still within a turn of the loop and counts milliseconds. Same origin, though.
-        self.clock = clock
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One attempt that has ended, where more is to be done about it than to settle."""
-
-    lease: Any
-    number: int
-    started: float
 
 
 class SubscriptionWorker:
@@ -116,11 +53,8 @@ class SubscriptionWorker:
         self._ready: deque[Lease] = deque()
         self._waiting = False
         self._waiting_since = 0.0
-        self._burials: deque[tuple[Event, Rule]] = deque()  # evicted, and to go to the dead-letter sink
-        self._burying = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._endings = Endings(engine, self)
         self._stopping = False
-        self._given_up = False
         self.detached = asyncio.Event()
         self._discard = ""  # what to do with what is pending when stopping; see `stop`
         self._quiet = asyncio.Event()
@@ -135,7 +69,8 @@ class SubscriptionWorker:
         old_pool: Pool | None = getattr(self, "pool", None)
         self.pool = connections.pool(delivery.subscriber.origin)
         self.reply_pool = connections.pool(delivery.reply.origin) if delivery.reply else None
-        self._dead_letter_pool = connections.pool(delivery.dead_letter.origin) if delivery.dead_letter else None
+        dead_letter_pool = connections.pool(delivery.dead_letter.origin) if delivery.dead_letter else None
+        self._endings.update(delivery, self.reply_pool, dead_letter_pool)
         self._prefix = delivery.subscriber.prefix
         self._timeout_s = delivery.policy.timeout_s
         self._concurrency = delivery.concurrency
@@ -176,16 +111,7 @@ class SubscriptionWorker:
         self._ready = kept
 
     def evicted(self, lease: Lease, reason: str) -> None:
-        rule = _EVICTION_RULES[reason]
-        wanted = rule in {Rule.OVERFLOW, Rule.SHUTDOWN} and self.delivery.dead_letter is not None
-        if not wanted or (rule is Rule.OVERFLOW and len(self._burials) + self._burying >= EVICTED_MAX):
-            self._record(lease.event, 0, Decision.DROPPED, rule)
-            return
-        self._burials.append((lease.event, rule))
-        if self._burying < BURYING_MAX:
-            self._burying += 1
-            self._quiet.clear()
-            self._start(self._bury_evicted())
+        self._endings.evict(lease.event, reason)
 
     # Waiter
 
@@ -353,6 +279,12 @@ class SubscriptionWorker:
         assert self._cursor is not None
         self._cursor.settle(lease)
 
+    def settled(self, lease: Lease) -> None:
+        """The event has an end: its lease goes back and its slot is free."""
+        assert self._cursor is not None
+        self._cursor.settle(lease)
+        self.slot_free()
+
     def slot_free(self) -> None:
         """A slot is free."""
         self._in_flight -= 1
@@ -360,8 +292,19 @@ class SubscriptionWorker:
         if not self._in_flight:
             self._check_quiet()
 
+    @property
+    def discarding(self) -> bool:
+        """Whether what is pending is to be dropped, or dead-lettered, instead of staying due."""
+        return bool(self._discard)
+
+    def burials_began(self) -> None:
+        self._quiet.clear()
+
+    def burials_ended(self) -> None:
+        self._check_quiet()
+
     def _check_quiet(self) -> None:
-        if not self._in_flight and not self._burying:
+        if not self._in_flight and not self._endings.burying:
             self._quiet.set()
 
     def unaccepted(self, attempt: Attempt, answer: Answer) -> None:
@@ -379,8 +322,8 @@ class SubscriptionWorker:
             permanent=failure is not None and failure.kind == "AddressDenied",
         )
         if verdict.decision is Decision.RETRYING and self._discard:
-            verdict = Verdict(Decision.FAILED, _EVICTION_RULES[self._discard])
-        elif _looped(answer):
+            verdict = Verdict(Decision.FAILED, EVICTION_RULES[self._discard])
+        elif looped(answer):
             verdict = Verdict(Decision.FAILED, Rule.LOOP)
         lease = attempt.lease
         self._journal.attempted(
@@ -407,62 +350,10 @@ class SubscriptionWorker:
                 self.metrics.retried += 1
             self.slot_free()
         elif self._discard in _GONE:
-            self._record(lease.event, 0, Decision.DROPPED, _EVICTION_RULES[self._discard])
-            self._cursor.settle(lease)
-            self.slot_free()
+            self._endings.record(lease.event, 0, Decision.DROPPED, EVICTION_RULES[self._discard])
+            self.settled(lease)
         else:
-            self._end(lease, self.delivery.subscriber.url, answer, verdict.rule)
-
-    def _end(self, lease: Lease, destination: str, answer: Answer, rule: Rule) -> None:
-        """No more attempts: to the dead-letter sink, or dropped with the reason. The slot stays taken until that is known."""
-        if self.delivery.dead_letter is None or self._given_up:
-            reason = Rule.SHUTDOWN if self._discard else rule if rule is Rule.LOOP else Rule.NO_DEAD_LETTER_SINK
-            self._record(lease.event, 0, Decision.DROPPED, reason)
-            assert self._cursor is not None
-            self._cursor.settle(lease)
-            self.slot_free()
-            return
-        self._start(self._bury(lease, destination, answer, rule))
-
-    def _start(self, coroutine: Coroutine[None, None, None]) -> None:
-        task = self.engine.tasks.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _bury(self, lease: Lease, destination: str, answer: Answer, rule: Rule) -> None:
-        await self._send_dead_letter(lease.event, destination, answer, rule)
-        assert self._cursor is not None
-        self._cursor.settle(lease)
-        self.slot_free()
-
-    async def _bury_evicted(self) -> None:
-        while self._burials:
-            event, rule = self._burials.popleft()
-            await self._send_dead_letter(event, self.delivery.subscriber.url, Answer(0, [], rule.text.encode()), rule)
-        self._burying -= 1
-        self._check_quiet()
-
-    async def _send_dead_letter(self, event: Event, destination: str, answer: Answer, rule: Rule) -> None:
-        sink, pool = self.delivery.dead_letter, self._dead_letter_pool
-        if sink is None or pool is None:  # an edit took it away meanwhile
-            self._record(event, 0, Decision.DROPPED, Rule.NO_DEAD_LETTER_SINK)
-            return
-        data = answer.body if answer.failure is None else answer.text.encode()
-        letter = dead_letter(event, destination=destination, code=answer.status, data=data)
-        started = self._clock()
-        try:
-            taken = await self._send_patiently(pool, sink, letter)
-        except asyncio.CancelledError:
-            self._record(event, 0, Decision.DROPPED, Rule.SHUTDOWN, note="the dead-letter sink did not answer in time")
-            raise
-        if 200 <= taken.status < 300:
-            self.metrics.dead_lettered += 1
-            self._journal.attempted(
-                event.receipt, self.number, 0, started, self._clock() - started, taken.status,
-                Decision.DEAD_LETTERED, rule, note=sink.url,
-            )  # fmt: skip
-        else:
-            self._record(event, 0, Decision.DROPPED, Rule.DEAD_LETTER_FAILED, status=taken.status, note=taken.text)
+            self._endings.fail(lease, self.delivery.subscriber.url, answer, verdict.rule)
 
     def replied(self, attempt: Attempt, connection: Connection, headers: list[tuple[HeaderName, bytes]], body: bytes) -> None:
         """The subscriber answered 200 with an event: it goes to the reply address; the slot stays taken until it has gone."""
@@ -477,48 +368,11 @@ class SubscriptionWorker:
             self.delivered(attempt, 200)
             self.slot_free()
             return
-        if self._given_up:
-            self._end(attempt.lease, self.delivery.subscriber.url, Answer(200, [], b""), Rule.SHUTDOWN)
+        if self._endings.given_up:
+            self._endings.fail(attempt.lease, self.delivery.subscriber.url, Answer(200, [], b""), Rule.SHUTDOWN)
             return
         reply.been_through(attempt.lease.event.hops)  # it comes from the same channel
-        self._start(self._hand_on(attempt, reply))
-
-    async def _hand_on(self, attempt: Attempt, reply: Event) -> None:
-        target, pool = self.delivery.reply, self.reply_pool
-        if target is None or pool is None:  # an edit took the reply address away meanwhile
-            self.delivered(attempt, 200)
-            self.slot_free()
-            return
-        event = attempt.lease.event
-        try:
-            answer = await self._send_patiently(pool, target, reply)
-        except asyncio.CancelledError:
-            self._record(event, attempt.number, Decision.DROPPED, Rule.SHUTDOWN, note="its reply was not taken in time")
-            raise
-        if 200 <= answer.status < 300:
-            self.delivered(attempt, 200)
-            self.metrics.replied += 1
-            self.slot_free()
-            return
-        # Control-plane contract: an undeliverable reply is an undeliverable event; the original goes to the dead-letter sink
-        # with the reply address as the place of the error (CDP-32).
-        rule = Rule.LOOP if _looped(answer) else Rule.REPLY_FAILED
-        self._journal.attempted(
-            event.receipt, self.number, attempt.number, attempt.started, self._clock() - attempt.started, 200,
-            Decision.FAILED, rule, note=f"{target.url}: {answer.text}",
-        )  # fmt: skip
-        self._end(attempt.lease, target.url, answer, rule)
-
-    async def _send_patiently(self, pool: Pool, target: Target, event: Event) -> Answer:
-        engine = self.engine
-        return await send_with_retry(
-            pool, target.prefix, event, self.delivery.policy, rand=engine.rand, clock=engine.clock, wall=engine.wall
-        )
-
-    def _record(self, event: Event, attempt: int, decision: Decision, rule: Rule, *, status: int = 0, note: str = "") -> None:
-        if decision is Decision.DROPPED:
-            self.metrics.dropped(rule.reason)
-        self._journal.attempted(event.receipt, self.number, attempt, self._clock(), 0.0, status, decision, rule, note=note)
+        self._endings.hand_on(attempt, reply)
 
     # the end
 
@@ -529,7 +383,7 @@ class SubscriptionWorker:
     @property
     def pending(self) -> int:
         """Events due to this subscription that have no end yet, as far as this process knows."""
-        return (self.lag().events or 0) + len(self._burials) + self._burying
+        return (self.lag().events or 0) + self._endings.pending
 
     def leave(self, discard: str) -> None:
         """From now on nothing is begun here; `stop` follows and says what `discard` is."""
@@ -560,11 +414,7 @@ class SubscriptionWorker:
     def give_up(self) -> None:
         """There is no more time: replies and dead letters on their way are dropped with Shutdown, and so is what is being
         attempted as soon as its connection is closed."""
-        self._given_up = True
-        while self._burials:
-            self._record(self._burials.popleft()[0], 0, Decision.DROPPED, Rule.SHUTDOWN)
-        for task in self._tasks:
-            task.cancel()
+        self._endings.give_up()
         self._quiet.set()
 
     async def _wait_quiet(self, deadline: float) -> None:
@@ -573,11 +423,6 @@ class SubscriptionWorker:
                 await self._quiet.wait()
         except TimeoutError:
             return
-
-
-def _looped(answer: Answer) -> bool:
-    """Whether an ingress refused the event because it goes in a circle (docs/decisions/0005-loops.md)."""
-    return any(value == LOOP for name, value in answer.headers if name.lower == REASON_HEADER)
 
 
 def _excerpt(body: bytes) -> str:

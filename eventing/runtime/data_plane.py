@@ -35,7 +35,7 @@ class DataPlaneRole:
                 ingress=socket.socket(fileno=settings.sockets["ingress"]),
                 admin=socket.socket(fileno=settings.sockets["metrics"]),
                 token=tokens.admin,
-                settings=DataPlaneSettings(drain_s=settings.drain_s),
+                settings=DataPlaneSettings(drain_s=settings.drain_s, journal=settings.journal),
             )
             await data_plane.run(started=started, stop=stop)
         finally:

@@ -93,6 +93,7 @@ class Supervisor:
                     sockets={name: listeners[name].fileno() for name in role.sockets},
                     log_format=settings.log_format,
                     drain_s=settings.drain_s,
+                    journal=settings.journal,
                     manifests_fd=settings.manifests_fd if role.name == "control" else None,
                 ),
                 lock_fd=directory.lock_fd,

@@ -13,10 +13,12 @@ from tests.bench.processes import ACCOUNTING, MEMORY
 from tests.bench.rounds import Latency, Range, Throughput
 from tests.bench.systems import Case
 
-__all__ = ["BUDGET", "LIMIT", "QUICK_MARK", "CaseResult", "Machine", "markdown", "ratio", "table"]
+__all__ = ["BUDGET", "JOURNAL_US", "LIMIT", "QUICK_MARK", "UNJOURNALED", "CaseResult", "Machine", "markdown", "ratio", "table"]
 
 BUDGET = {1: 1.5, 10: 1.7, 100: 1.6}  # times the floor's CPU per delivery, by fan-out
 LIMIT = 2.0
+UNJOURNALED = "no-journal"  # the mesh with its journal switched off
+JOURNAL_US = 4.0  # what the journal may cost per delivery
 QUICK_MARK = "**A quick run: one short round. Its figures say that the harness works, and no more.**"
 
 
@@ -87,6 +89,12 @@ def ratio(result: CaseResult, system: str, base: str) -> Range:
     return Range.of([mine.cpu_us / its.cpu_us for mine, its in zip(ours, floors, strict=True)])
 
 
+def journal_us(result: CaseResult) -> Range:
+    """What the journal costs per delivery, round by round."""
+    journaled, unjournaled = result.throughputs["mesh"], result.throughputs[UNJOURNALED]
+    return Range.of([on.cpu_us - off.cpu_us for on, off in zip(journaled, unjournaled, strict=True)])
+
+
 HEADINGS = ("system", "deliveries/s", "CPU µs per delivery", "ratio to floor", "of a core",
             "events/s offered", "p50 ms", "p99 ms", "its CPU µs", "peak MB")  # fmt: skip
 
@@ -145,6 +153,8 @@ def verdict(result: CaseResult) -> str:
     if "mesh" in result.latencies and "floor" in result.latencies:
         p99 = Range.of([a.p99 / b.p99 for a, b in zip(result.latencies["mesh"], result.latencies["floor"], strict=True)]).middle
         text += f" Its p99 is {p99:.1f} times the floor's at the same rate (goal: at most 3)."
+    if UNJOURNALED in result.throughputs:
+        text += f" The journal costs {_shown(journal_us(result), '.1f')} µs per delivery (goal: at most {JOURNAL_US:g})."
     return text
 
 
@@ -203,6 +213,7 @@ the rounds with the lowest and the highest: what differs by less than ±0.15 dif
 
 - *floor*: a bare forwarder on httptools and uvloop, its work fixed in the docstring of `tests/bench/floor.py`; *lean* is
   the same without header callbacks, forwarding the bytes as they came.
+- *{UNJOURNALED}* is a second mesh, started with `--no-journal`: the difference of the two is what the journal costs.
 - *deliveries/s* and *CPU µs*: closed loop, at most 32 / 25 / 8 events on their way at fan-out 1 / 10 / 100, each counted
   until its last delivery. CPU is user and system time of the process under test ({ACCOUNTING}),
   for the mesh the data-plane process, over the deliveries that the sink counted. Every event must arrive exactly once

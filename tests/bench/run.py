@@ -17,11 +17,24 @@ if __name__ == "__main__":  # so that `python tests/bench/run.py` finds its sibl
     sys.path[0] = str(ROOT)
 
 from tests.bench.processes import command_line, memory_kib, peak_memory_kib  # noqa: E402
-from tests.bench.report import BUDGET, LIMIT, METHOD, QUICK_MARK, CaseResult, Machine, markdown, ratio, table, verdict  # noqa: E402
+from tests.bench.report import (  # noqa: E402
+    BUDGET,
+    LIMIT,
+    METHOD,
+    QUICK_MARK,
+    UNJOURNALED,
+    CaseResult,
+    Machine,
+    markdown,
+    ratio,
+    table,
+    verdict,
+)
 from tests.bench.rounds import Range, Rig, latencies, throughputs  # noqa: E402
 from tests.bench.systems import Case, FloorSystem, MeshSystem, System  # noqa: E402
 
 BURN_US = 20.0
+SYSTEMS = ("floor", "lean", "mesh", UNJOURNALED)
 
 
 def arguments() -> argparse.Namespace:
@@ -33,7 +46,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=1 if quick else 5)
     parser.add_argument("--seconds", type=float, default=0.8 if quick else 1.5, help="measured, per system and round")
     parser.add_argument("--warm-up", type=float, default=0.3)
-    parser.add_argument("--systems", nargs="+", default=["floor", "lean", "mesh"], choices=["floor", "lean", "mesh"])
+    parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=SYSTEMS)
     parser.add_argument("--concurrency", type=int, default=32, help="per subscription of the mesh; the floor's pool has 32")
     parser.add_argument("--prove", action="store_true", help="measure the harness instead of the mesh")
     parser.add_argument("--gate", action="store_true", help=f"fail when a ratio is above {BUDGET}")
@@ -59,21 +72,19 @@ def compare(options: argparse.Namespace, rig: Rig, cases: list[Case], directory:
     load = os.getloadavg()[0]
     systems: list[System] = []
     mesh: MeshSystem | None = None
+    idle_kib: dict[str, int] = {}
     for name in options.systems:
         if name == "mesh":
-            mesh = MeshSystem(name, rig.port, directory, cases, options.concurrency)
+            mesh = MeshSystem(name, rig.port, directory / name, cases, options.concurrency)
+            stack.callback(mesh.close)
             systems.append(mesh)
+            idle_kib = idle(mesh, cases)  # before there is a second mesh: pages that both use would count half
+            continue
+        if name == UNJOURNALED:
+            systems.append(MeshSystem(name, rig.port, directory / name, cases, options.concurrency, "--no-journal"))
         else:
             systems.append(FloorSystem(name, rig.port, *(["--lean"] if name == "lean" else [])))
         stack.callback(systems[-1].close)
-    idle_kib: dict[str, int] = {}
-    if mesh is not None:
-        for case in cases:
-            mesh.prepare(case)
-        time.sleep(1.0)
-        for pid in mesh.pids():
-            name = role(mesh, pid)
-            idle_kib[name] = idle_kib.get(name, 0) + memory_kib(pid)
     results = []
     for case in cases:
         results.append(measure(options, rig, systems, case))
@@ -100,6 +111,18 @@ def compare(options: argparse.Namespace, rig: Rig, cases: list[Case], directory:
     return 0
 
 
+def idle(mesh: MeshSystem, cases: list[Case]) -> dict[str, int]:
+    """Memory of its processes once it is configured for the cases."""
+    for case in cases:
+        mesh.prepare(case)
+    time.sleep(1.0)
+    found: dict[str, int] = {}
+    for pid in mesh.pids():
+        name = role(mesh, pid)
+        found[name] = found.get(name, 0) + memory_kib(pid)
+    return found
+
+
 def role(mesh: MeshSystem, pid: int) -> str:
     if pid == mesh.pid:
         return "data plane"
@@ -111,7 +134,7 @@ def measure(options: argparse.Namespace, rig: Rig, systems: list[System], case: 
     for system in systems:
         system.prepare(case)
     fast = throughputs(rig, systems, case, options.rounds, options.warm_up, options.seconds)
-    timed = [system for system in systems if system.name != "lean"]
+    timed = [system for system in systems if system.name not in {"lean", UNJOURNALED}] or systems
     slowest = timed[-1]
     highest = Range.of([one.deliveries_per_s for one in fast[slowest.name]]).middle / case.fan_out
     rate = max(1, int(highest / 2))

@@ -111,17 +111,18 @@ class FloorSystem:
 
 
 class MeshSystem:
-    """`eventing up` on a fresh data directory with one channel per case, all its subscribers at the sink."""
+    """`eventing up` with these options on a fresh data directory with one channel per case, all its subscribers at the sink."""
 
-    def __init__(self, name: str, sink: int, directory: Path, cases: list[Case], concurrency: int) -> None:
+    def __init__(self, name: str, sink: int, directory: Path, cases: list[Case], concurrency: int, *options: str) -> None:
         self.name = name
         self._sink = sink
+        directory.mkdir(exist_ok=True)
         self._log = (directory / "mesh.log").open("w+")
         manifest = directory / "bench.yaml"
         fan_outs = sorted({case.fan_out for case in cases})
         manifest.write_text("---\n".join(_manifests(fan_out, sink, concurrency) for fan_out in fan_outs))
         data = directory / "data"
-        command = [sys.executable, "-m", "eventing", "up", "--data-dir", str(data), "-f", str(manifest)]
+        command = [sys.executable, "-m", "eventing", "up", "--data-dir", str(data), "-f", str(manifest), *options]
         for port in ("--api-port", "--ingress-port", "--metrics-port"):
             command += [port, "0"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("EVENTING_")}

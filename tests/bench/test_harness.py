@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench.processes import cpu_ns, descendants, memory_kib, peak_memory_kib
-from tests.bench.report import CaseResult, Machine, markdown, ratio, table
+from tests.bench.report import UNJOURNALED, CaseResult, Machine, markdown, ratio, table
 from tests.bench.rounds import Latency, Range, Rig, Throughput
 from tests.bench.systems import Case, FloorSystem
 
@@ -58,13 +58,16 @@ def test_a_process_is_accounted_for_by_the_system() -> None:
 def test_the_table_holds_medians_of_ratios_by_round() -> None:
     floor = [Throughput(100.0, cpu, 1.0) for cpu in (10.0, 20.0, 40.0)]
     mesh = [Throughput(80.0, cpu, 1.0) for cpu in (15.0, 28.0, 64.0)]
-    result = CaseResult(CASE, {"floor": floor, "mesh": mesh}, {"mesh": [Latency(40, 0.5, 2.5, 30.0, 0.1)]}, {"mesh": 51200})
+    off = [Throughput(90.0, cpu, 1.0) for cpu in (12.5, 26.0, 60.0)]
+    systems = {"floor": floor, "mesh": mesh, UNJOURNALED: off}
+    result = CaseResult(CASE, systems, {"mesh": [Latency(40, 0.5, 2.5, 30.0, 0.1)]}, {"mesh": 51200})
     assert ratio(result, "mesh", "floor") == Range(1.4, 1.5, 1.6)
-    row = table(result).splitlines()[-1].split()
+    row = table(result).splitlines()[-2].split()
     assert row[:2] == ["mesh", "80"]
     assert row[-1] == "50"
     machine = Machine("cpu", 2, "Linux", "CPython 3.11", "uvloop 0", "abc", 0.1, "now")
     text = markdown(machine, [result], idle_kib={"control": 1024, "data plane": 2048}, start_s=1.25, method="So.", quick=True)
     assert "| mesh | 80 | 28.0 (15.0 to 64.0) | 1.50 (1.40 to 1.60) | 100% | 40 | 0.50 | 2.5 | 30.0 | 50 |" in text
     assert "The mesh costs 1.50 times the floor: within the budget of 1.7 (limit 2.0)." in text
+    assert "The journal costs 2.5 (2.0 to 4.0) µs per delivery (goal: at most 4)." in text
     assert "| all | 3 (limit 130) |" in text

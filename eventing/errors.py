@@ -39,6 +39,7 @@ __all__ = [
     "ObjectNotFoundError",
     "ResourceExpiredError",
     "StartError",
+    "api_error",
 ]
 
 
@@ -139,6 +140,22 @@ class ApiUnavailableError(ApiError):
     """No answer, 429 or 5xx."""
 
     retriable = True
+
+
+def api_error(code: int, status: object, text: str = "") -> ApiError:
+    """The error of an answer other than success: by its `Status` object where it has one, else with `text`."""
+    members = status if isinstance(status, dict) else {}
+    reason = str(members.get("reason") or "")
+    cls: type[ApiError] = ApiError
+    if code == 404:
+        cls = ObjectNotFoundError
+    elif code == 409:
+        cls = ObjectExistsError if reason == "AlreadyExists" else ObjectConflictError
+    elif code == 410:
+        cls = ResourceExpiredError
+    elif code == 429 or code >= 500:
+        cls = ApiUnavailableError
+    return cls(code, reason, str(members.get("message") or text.strip() or f"HTTP {code}"), members)
 
 
 class StartError(EventingError):

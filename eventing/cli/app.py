@@ -6,11 +6,16 @@ import sys
 import typer
 
 from eventing import EventingError
+from eventing.cli.apply import apply
+from eventing.cli.delete import delete
+from eventing.cli.describe import describe
+from eventing.cli.get import get
 from eventing.cli.send import send
 from eventing.cli.terminal import printable
 from eventing.cli.trace import trace
 from eventing.cli.up import up
 from eventing.cli.version import version
+from eventing.errors import ObjectNotFoundError
 
 __all__ = ["app", "run"]
 
@@ -23,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (up, send, trace, version):
+for verb in (up, apply, get, describe, delete, send, trace, version):
     app.command()(verb)
 
 
@@ -31,6 +36,9 @@ def run(arguments: list[str] | None = None) -> int:
     """Run one command line; return its exit code. Errors of the mesh become one line on standard error."""
     try:
         app(arguments, prog_name="eventing")
+    except ObjectNotFoundError as error:
+        typer.echo(f"eventing: {printable(str(error))}", err=True)
+        return 3
     except EventingError as error:
         typer.echo(f"eventing: {printable(str(error))}", err=True)
         return 1

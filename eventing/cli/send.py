@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from eventing.cli.completion import complete_channels, complete_namespaces
 from eventing.cli.terminal import DataDir, printable
 from eventing.errors import EventingError, InvalidEventError
 
@@ -18,8 +19,10 @@ __all__ = ["send"]
 
 def send(
     *,
-    channel: Annotated[str, typer.Option("--channel", "-c", help="Name of the channel.")],
-    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Its namespace.")] = "default",
+    channel: Annotated[str, typer.Option("--channel", "-c", help="Name of the channel.", autocompletion=complete_channels)],
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", help="Its namespace.", autocompletion=complete_namespaces)
+    ] = "default",
     event_type: Annotated[str, typer.Option("--type", "-t", help="Attribute type.")] = "com.example.event",
     source: Annotated[str, typer.Option(help="Attribute source.")] = "/eventing/send",
     event_id: Annotated[str | None, typer.Option("--id", help="Attribute id.", show_default="a new one")] = None,

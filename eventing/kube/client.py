@@ -10,14 +10,7 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
-from eventing.errors import (
-    ApiError,
-    ApiUnavailableError,
-    ObjectConflictError,
-    ObjectExistsError,
-    ObjectNotFoundError,
-    ResourceExpiredError,
-)
+from eventing.errors import ApiError, ApiUnavailableError, ObjectNotFoundError, ResourceExpiredError, api_error
 from eventing.kube.cluster import Cluster
 from eventing.resources.kinds import Kind, Object
 
@@ -268,20 +261,7 @@ def _error(code: int, headers: Mapping[str, str], content: bytes) -> ApiError:
     status: Any = None
     with contextlib.suppress(msgspec.DecodeError):
         status = _decode(content)
-    if not isinstance(status, dict):
-        status = {}
-    reason = str(status.get("reason") or "")
-    message = str(status.get("message") or content[:200].decode(errors="replace").strip() or f"HTTP {code}")
-    cls: type[ApiError] = ApiError
-    if code == 404:
-        cls = ObjectNotFoundError
-    elif code == 409:
-        cls = ObjectExistsError if reason == "AlreadyExists" else ObjectConflictError
-    elif code == 410:
-        cls = ResourceExpiredError
-    elif code == 429 or code >= 500:
-        cls = ApiUnavailableError
-    error = cls(code, reason, message, status)
+    error = api_error(code, status, content[:200].decode(errors="replace"))
     with contextlib.suppress(ValueError):
         error.retry_after = float(headers.get("Retry-After", ""))
     return error

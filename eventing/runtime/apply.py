@@ -1,15 +1,12 @@
 """Server-side apply of manifests."""
 
 from collections.abc import Iterable
-from typing import Final
 
 from eventing.errors import ApiError, ApiUnavailableError, ObjectNotFoundError, StartError
 from eventing.kube import KubeClient
-from eventing.runtime.manifests import Manifest
+from eventing.runtime.manifests import FIELD_MANAGER, Manifest
 
 __all__ = ["apply"]
-
-FIELD_MANAGER: Final = "eventing-up"
 
 
 async def apply(client: KubeClient, manifests: Iterable[Manifest]) -> None:

@@ -12,7 +12,10 @@ import yaml
 from eventing.errors import StartError
 from eventing.resources.kinds import Object
 
-__all__ = ["Manifest", "dump", "load", "parse", "read"]
+__all__ = ["FIELD_MANAGER", "Manifest", "dump", "load", "parse", "read"]
+
+FIELD_MANAGER: Final = "eventing-apply"
+"""Owner of what `eventing up -f` and `eventing apply` set: what leaves the file leaves the object, whichever applies it."""
 
 SIZE_MAX: Final = 16 * 1024 * 1024  # bytes of one file
 _SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
@@ -37,7 +40,7 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def read(sources: Sequence[str], stdin: TextIO = sys.stdin) -> list[Manifest]:
+def read(sources: Sequence[str], stdin: TextIO | None = None) -> list[Manifest]:
     """The objects of all `sources` (a file, a directory without its sub-directories, `-`), in the order to apply them.
 
     Raises StartError, which names the file, the document in it and the field.
@@ -45,7 +48,7 @@ def read(sources: Sequence[str], stdin: TextIO = sys.stdin) -> list[Manifest]:
     found: list[Manifest] = []
     for source in sources:
         if source == "-":
-            found += parse(stdin.read(SIZE_MAX + 1), "standard input")
+            found += parse((stdin or sys.stdin).read(SIZE_MAX + 1), "standard input")
             continue
         path = Path(source)
         try:

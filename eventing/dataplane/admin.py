@@ -10,16 +10,26 @@ from urllib.parse import unquote
 
 import msgspec
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from eventing.bindings.http import HeaderName, HeaderNames
 from eventing.journal import Journal
 from eventing.journal.story import story
+from eventing.observe.exposition import expose
 from eventing.wire.request import Request, problem
 
-__all__ = ["Admin"]
+__all__ = ["Admin", "AdminNames"]
 
 _JSON = b"content-type: application/json\r\n"
 _TEXT = b"content-type: text/plain; charset=utf-8\r\n"
+
+
+class AdminNames(HeaderNames):
+    """Header names of which one is kept that the way of an event drops: who scrapes says which format it reads."""
+
+    def __missing__(self, name: bytes) -> HeaderName:
+        header = super().__missing__(name)
+        header.kept = header.kept or header.lower == b"accept"
+        return header
 
 
 class Admin:
@@ -45,8 +55,9 @@ class Admin:
         if request.method not in {b"GET", b"HEAD"}:
             self._problem(request, 405, "only GET is served here", b"allow: GET, HEAD\r\n")
         elif path == b"/metrics":
-            lines = b"content-type: " + CONTENT_TYPE_LATEST.encode() + b"\r\n"
-            request.respond(200, lines, generate_latest(self._registry))
+            accept = (request.header(b"accept") or b"").decode("latin-1")
+            content_type, body = expose(self._registry, accept)
+            request.respond(200, b"content-type: " + content_type.encode() + b"\r\n", body)
         elif path == b"/healthz":
             request.respond(200, _TEXT, b"ok\n")
         elif path == b"/readyz":

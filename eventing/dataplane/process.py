@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from eventing.channels import Budget, ChannelFactory
-from eventing.dataplane.admin import Admin
+from eventing.dataplane.admin import Admin, AdminNames
 from eventing.dataplane.report import Reporter
 from eventing.dataplane.table import ChannelTable, channel_key
 from eventing.delivery.addresses import AddressGuard
@@ -25,7 +25,8 @@ from eventing.ingress.receiver import Receiver
 from eventing.ingress.routes import Routes
 from eventing.journal import Journal
 from eventing.kube import Cache, Change, KubeClient
-from eventing.observe.metrics import DataPlaneCollector, registry
+from eventing.observe.exposition import DataPlaneCollector, registry
+from eventing.observe.metrics import IngressMetrics
 from eventing.wire.server import HttpServer, ServerLimits
 
 __all__ = ["DataPlane", "DataPlaneSettings"]
@@ -79,35 +80,46 @@ class DataPlane:
             budget = Budget(settings.memory_bytes)
             routes = Routes()
             table = ChannelTable(engine=engine, routes=routes, budget=budget, clock=clock)
+            ingress = IngressMetrics()
+
+            def refused(peer: str, target: bytes, status: int, detail: str) -> None:
+                ingress.unrouted[status] += 1
+                journal.refused(peer, target.decode("latin-1"), "", status, detail)
+
             server = HttpServer(
-                Receiver(routes, journal),
+                Receiver(routes, journal, metrics=ingress),
                 limits=settings.server,
                 names=connections.names,
-                refused=lambda peer, target, status, detail: journal.refused(peer, target.decode("latin-1"), "", status, detail),
+                refused=refused,
             )
             collector = DataPlaneCollector(
                 channels=table.channel_metrics,
                 subscriptions=table.figures,
-                gauges=lambda: {
+                removed=table.removed,
+                ingress=ingress,
+                figures=lambda: {
                     "eventing_ingress_connections": len(server.connections),
                     "eventing_delivery_connections": connections.open_connections,
                     "eventing_channel_memory_bytes": budget.recount(),
                     "eventing_channel_memory_limit_bytes": budget.limit,
-                },
-                counters=lambda: {
+                    "eventing_dataplane_channels": table.channels,
+                    "eventing_dataplane_subscriptions": table.subscriptions,
                     "eventing_ingress_accepted_connections": server.accepted_total,
+                    "eventing_journal_events": journal.accepted_events,
+                    "eventing_journal_attempts": journal.attempts_written,
                     "eventing_journal_overwritten_attempts": journal.overwritten_attempts,
                     "eventing_journal_overwritten_events": journal.overwritten_events,
                 },
             )
             admin = HttpServer(
                 Admin(
-                    registry=registry(collector),
+                    registry=registry("dataplane", collector),
                     journal=journal,
                     token=self._token,
                     tasks=tasks,
                     unready=lambda: self._unready,
-                )
+                ),
+                names=AdminNames(),
             )
             await admin.start(self._sockets[1])
             reporter = Reporter(self._client, name=self._name, instance=secrets.token_hex(8))

@@ -5,6 +5,7 @@ Level-triggered: `apply` brings one channel to what its object says, whatever wa
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -14,7 +15,8 @@ from eventing.delivery.policy import Policy
 from eventing.delivery.worker import Delivery, Engine, SubscriptionWorker
 from eventing.errors import InvalidObjectError
 from eventing.ingress.routes import Route, Routes
-from eventing.observe.metrics import ChannelMetrics, Figures, SubscriptionMetrics
+from eventing.observe.exposition import Figures
+from eventing.observe.metrics import ChannelMetrics, SubscriptionMetrics
 from eventing.resources.kinds import Kind, Object
 from eventing.resources.subscribers import Subscriber, read_subscribers
 
@@ -64,6 +66,7 @@ class ChannelTable:
         self._stop_s = stop_s
         self._served: dict[str, Served] = {}
         self._ending: set[SubscriptionWorker] = set()
+        self.removed: Counter[tuple[str, str]] = Counter()  # ends of events at subscriptions that are gone
 
     def apply(self, key: str, factory: ChannelFactory, channel: Object | None) -> None:
         """Bring the channel to what its object says; None: it is gone.
@@ -125,7 +128,7 @@ class ChannelTable:
             if known is not None:
                 known.update(delivery)
             else:
-                metrics = SubscriptionMetrics(subscriber.namespace, subscriber.name or uid)
+                metrics = SubscriptionMetrics(subscriber.namespace, served.route.metrics.name, subscriber.name or uid)
                 worker = SubscriptionWorker(self._engine, uid, delivery, metrics)
                 worker.start(served.channel.attach(uid, worker, order=delivery.order))
                 served.workers[uid] = worker
@@ -154,6 +157,7 @@ class ChannelTable:
         self._ending.add(worker)
         await worker.stop(discard, self._clock() + self._stop_s)
         self._ending.discard(worker)
+        self.removed.update(worker.metrics.ends)
 
     async def _leave(self, served: Served, worker: SubscriptionWorker) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -168,6 +172,16 @@ class ChannelTable:
         """UID and generation in force, None where the channel is not served."""
         served = self._served.get(key)
         return (served.uid, served.generation) if served else None
+
+    @property
+    def channels(self) -> int:
+        """How many are in force."""
+        return len(self._served)
+
+    @property
+    def subscriptions(self) -> int:
+        """How many are in force."""
+        return sum(len(served.workers) for served in self._served.values())
 
     def channel_metrics(self) -> Iterator[ChannelMetrics]:
         return (served.route.metrics for served in self._served.values())

@@ -8,6 +8,7 @@ Limits of size and time are the server's (eventing.wire.request).
 
 import asyncio
 import math
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,6 +17,7 @@ from eventing.errors import ChannelError, EventingError, EventTooLargeError, Inv
 from eventing.event import Event
 from eventing.ingress.routes import MisaddressedError, Route, Routes
 from eventing.journal import Journal
+from eventing.observe.metrics import IngressMetrics
 from eventing.wire.request import Request, problem
 
 __all__ = ["HOPS_MAX", "Receiver"]
@@ -31,10 +33,13 @@ _RECEIPTS_MAX: Final = 100  # receipts named in one answer; a larger batch is fo
 class Receiver:
     """Called by the server with each whole request."""
 
-    def __init__(self, routes: Routes, journal: Journal, *, hops_max: int = HOPS_MAX) -> None:
+    def __init__(
+        self, routes: Routes, journal: Journal, *, metrics: IngressMetrics | None = None, hops_max: int = HOPS_MAX
+    ) -> None:
         self._routes = routes
         self._hops_max = hops_max
         self._journal = journal
+        self._metrics = metrics or IngressMetrics()
         self._prefix = f"eventing-receipt: {journal.prefix}-".encode()
 
     def __call__(self, request: Request) -> None:
@@ -73,9 +78,13 @@ class Receiver:
         if stored is None:
             self._accept(request, route, events, place)
         else:
-            stored.add_done_callback(lambda future: self._stored(request, route, events, place, future))
+            began = time.monotonic()
+            stored.add_done_callback(lambda future: self._stored(request, route, events, place, began, future))
 
-    def _stored(self, request: Request, route: Route, events: list[Event], place: int, future: "asyncio.Future[None]") -> None:
+    def _stored(
+        self, request: Request, route: Route, events: list[Event], place: int, began: float, future: "asyncio.Future[None]"
+    ) -> None:
+        route.metrics.stored(time.monotonic() - began)
         error = future.exception()
         if error is None:
             self._accept(request, route, events, place)
@@ -93,6 +102,7 @@ class Receiver:
         if len(events) == 1:
             request.respond(202, b"%b%d\r\n" % (self._prefix, events[0].receipt))
         else:
+            route.metrics.batched += len(events) - 1
             texts = ", ".join(journal.receipt_text(event.receipt) for event in events[:_RECEIPTS_MAX])
             request.respond(202, f"eventing-receipt: {texts}\r\n".encode() if texts else b"")
 
@@ -131,6 +141,8 @@ class Receiver:
         self._journal.refused(request.peer, address, shown, status, detail)
         if route is not None:
             route.metrics.answered(status)
+        else:
+            self._metrics.unrouted[status] += 1
         extensions: dict[str, object] = {}
         if isinstance(error, InvalidEventError):
             extensions["faults"] = [{"attribute": fault.field, "message": fault.message} for fault in error.faults]

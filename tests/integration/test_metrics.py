@@ -1,0 +1,92 @@
+"""What a scrape says about a running mesh, and what it says no more."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
+from prometheus_client.parser import text_string_to_metric_families as text_format
+
+from eventing.observe.exposition import DataPlaneCollector, expose, registry
+from eventing.observe.metrics import IngressMetrics
+from eventing.runtime.mesh import Mesh
+from eventing.testing.sinks import Answer, Sink
+from tests.support.data_plane import DataPlaneRig, make_event, subscriber
+
+Found = dict[str, float]
+
+
+def read(content_type: str, body: str) -> Found:
+    """Samples by name and labels, as they stand in the text."""
+    families = open_metrics if content_type.startswith("application/openmetrics-text") else text_format
+    return {
+        f"{sample.name}{{{','.join(f'{name}={value}' for name, value in sorted(sample.labels.items()))}}}": sample.value
+        for family in families(body)
+        for sample in family.samples
+    }
+
+
+def scrape(rig: DataPlaneRig) -> Found:
+    collector = DataPlaneCollector(
+        channels=rig.table.channel_metrics,
+        subscriptions=rig.table.figures,
+        removed=rig.table.removed,
+        ingress=IngressMetrics(),
+        figures=dict,
+    )
+    content_type, body = expose(registry("dataplane", collector), "")
+    return read(content_type, body.decode())
+
+
+async def test_series_of_a_deleted_subscription_end_and_its_counts_are_kept() -> None:
+    async with Sink() as sink, DataPlaneRig() as mesh:
+        mesh.channel("orders", subscriber("kept", sink.url), subscriber("gone", sink.url))
+        await mesh.accepted(make_event())
+        await mesh.quiet()
+        before = scrape(mesh)
+        labels = "channel=orders,code=200,namespace=default,subscription"
+        assert before[f"eventing_delivery_attempts_total{{{labels}=gone}}"] == 1
+        assert before[f"eventing_delivery_attempts_total{{{labels}=kept}}"] == 1
+        mesh.channel("orders", subscriber("kept", sink.url))
+        async with asyncio.timeout(10):
+            while not mesh.table.removed:
+                await asyncio.sleep(0.005)
+        after = scrape(mesh)
+        assert not [series for series in after if "subscription=gone" in series]
+        assert after[f"eventing_delivery_attempts_total{{{labels}=kept}}"] == 1
+        assert after["eventing_removed_subscriptions_events_total{end=delivered,reason=}"] == 1
+        mesh.remove("orders")
+        assert not [series for series in scrape(mesh) if "channel=orders" in series]
+
+
+async def test_what_waits_and_for_how_long() -> None:
+    async with Sink() as sink, DataPlaneRig() as mesh:
+        sink.always("/s", Answer(503))
+        mesh.channel("orders", subscriber("s", sink.url + "/s", retry=5, backoff_delay="PT60S"))
+        for number in range(3):
+            await mesh.accepted(make_event(str(number)))
+        await asyncio.sleep(0.02)
+        found = scrape(mesh)
+        of = "{channel=orders,namespace=default,subscription=s}"
+        assert found[f"eventing_subscription_pending_events{of}"] == 3
+        assert found[f"eventing_subscription_pending_bytes{of}"] > 0
+        assert found[f"eventing_subscription_oldest_seconds{of}"] > 0
+
+
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"])
+async def test_a_scraper_gets_the_format_that_it_asks_for(tmp_path: Path, accept: str) -> None:
+    async with Mesh(tmp_path) as mesh:
+        status, content_type, body = await get(f"{mesh.metrics_url}/metrics", accept)
+        assert status == 200
+        assert content_type.startswith("application/openmetrics-text" if accept else "text/plain; version=0.0.4")
+        found = read(content_type, body)
+        assert found["eventing_dataplane_channels{}"] == 0
+        assert found["eventing_channel_memory_limit_bytes{}"] == 64 << 20
+        assert [series for series in found if series.startswith("eventing_build_info{process=dataplane,version=")]
+
+
+async def get(url: str, accept: str = "") -> tuple[int, str, str]:
+    import aiohttp
+
+    async with aiohttp.ClientSession() as session, session.get(url, headers={"accept": accept} if accept else {}) as answer:
+        return answer.status, answer.headers["content-type"], await answer.text()

@@ -7,8 +7,9 @@ it has an address (Addressable); the dead-letter sink leads somewhere (DeadLette
 from typing import Final
 
 from eventing.control import reasons
+from eventing.control.reconciler import KindReconciler
 from eventing.control.references import UnresolvedError
-from eventing.control.status import FIELD_MANAGER, begin_status, deleted, key_of, write_status
+from eventing.control.status import FIELD_MANAGER, deleted, key_of
 from eventing.control.world import Backing, World, owner_channel
 from eventing.errors import ApiError, ApiUnavailableError, ObjectConflictError, ObjectExistsError, ObjectNotFoundError
 from eventing.reconcile import Again, Done, Key, Outcome
@@ -19,34 +20,28 @@ from eventing.resources.subscribers import OPTION_PREFIX
 
 __all__ = ["ChannelReconciler", "mark_dead_letter_sink"]
 
-CONDITIONS: Final = ConditionSet(
-    reasons.BACKING_CHANNEL_READY,
-    reasons.ADDRESSABLE,
-    reasons.DEAD_LETTER_SINK_RESOLVED,
-    reasons.EVENT_POLICIES_READY,
-)
 _NOT_INHERITED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 
 
-class ChannelReconciler:
+class ChannelReconciler(KindReconciler):
     """Reconciles `channels.messaging.knative.dev`."""
 
-    name = "channels"
-
-    def __init__(self, world: World) -> None:
-        self._world = world
+    kind = CHANNEL
+    conditions = ConditionSet(
+        reasons.BACKING_CHANNEL_READY,
+        reasons.ADDRESSABLE,
+        reasons.DEAD_LETTER_SINK_RESOLVED,
+        reasons.EVENT_POLICIES_READY,
+    )
 
     async def reconcile(self, key: Key) -> Outcome:
-        channel = self._world.channels.get(*key)
-        if channel is None:
-            self._world.references.track((self.name, key), ())
+        if self.objects.get(*key) is None:
             await self._remove_orphans(key)
-            return Done()
-        if deleted(channel):
-            # What stands behind it goes with it; making it again now would only be in the way.
-            return Done()
-        status = begin_status(channel)
-        conditions = CONDITIONS.manage(status, self._world.now)
+        # What stands behind a Channel that is being deleted goes with it; making it again now would only be in the way.
+        return await super().reconcile(key)
+
+    async def bring_about(self, channel: Object, status: Object, conditions: Conditions) -> Outcome:
+        key = key_of(channel)
         conditions.mark_true(reasons.EVENT_POLICIES_READY, reasons.OIDC_DISABLED, reasons.NO_AUTHORISATION)
         outcome = await mark_dead_letter_sink(self._world, (self.name, key), channel, status, conditions)
         backing = self._world.backing_of(channel)
@@ -76,7 +71,6 @@ class ChannelReconciler:
                 # Why there is no backing channel says more than that there is no address.
                 conditions.mark_false(reasons.BACKING_CHANNEL_READY, failed["reason"], failed.get("message", ""))
         self._tell(channel, conditions)
-        await write_status(self._world.client, self._world.channels, channel, status)
         return outcome
 
     async def _ensure_backing(self, channel: Object, backing: Backing) -> Object | None:

@@ -1,5 +1,7 @@
 """All controllers together: one loop per kind, and which change calls in which key.
 
+Every kind: a change of the object itself, of an object that it owns, and of one that it tracks. Beside that:
+
 Subscription ──▶ subscriptions ──(entry)──▶ backing channel ──spec.subscribers──▶ data plane
      ▲                                          ▲     │                              │
      └───────────── status.subscribers ─────────│─────┴──▶ Channel                   │
@@ -9,22 +11,21 @@ Subscription ──▶ subscriptions ──(entry)──▶ backing channel ─�
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
 from eventing.channels import ChannelFactory
 from eventing.control.backing import BackingReconciler
-from eventing.control.channel import ChannelReconciler
 from eventing.control.planes import DataPlanes
+from eventing.control.reconciler import KindReconciler, kind_reconcilers
 from eventing.control.recorder import EventRecorder
 from eventing.control.references import References, Watcher
 from eventing.control.status import FIELD_MANAGER
 from eventing.control.subscriber_table import ChannelName, SubscriberTable
-from eventing.control.subscription import SubscriptionReconciler
-from eventing.control.world import Backing, World, owner_channel
-from eventing.kube import Cache, Change, KubeClient
-from eventing.reconcile import Key, ReconcileLoop
+from eventing.control.world import Backing, World
+from eventing.kube import Cache, Change, KubeClient, controller_of
+from eventing.reconcile import Key, ReconcileLoop, Reconciler
 from eventing.resources.conditions import condition_of
 from eventing.resources.core import SERVICE
 from eventing.resources.dataplane import DATA_PLANE, DATA_PLANE_NAMESPACE
@@ -33,7 +34,7 @@ from eventing.resources.messaging import CHANNEL, SUBSCRIPTION
 
 __all__ = ["Controllers"]
 
-_SUBSCRIPTION_WORKERS = 8
+_BACKING_WORKERS = 4
 
 
 def _utc_now() -> datetime:
@@ -44,7 +45,7 @@ class Controllers:
     """The eventing controllers over one client, which stays the caller's.
 
     `config` holds, by name of a back end, what its provisioner is made with. `now` is the clock of what is written into
-    objects; waiting is done by the event loop's own.
+    objects; waiting is done by the event loop's own. `reconcilers` are all of this package unless given.
     """
 
     def __init__(
@@ -57,18 +58,25 @@ class Controllers:
         now: Callable[[], datetime] = _utc_now,
         rand: random.Random | None = None,
         resync_s: float = 600.0,
+        reconcilers: Sequence[type[KindReconciler]] | None = None,
     ) -> None:
+        reconcilers = kind_reconcilers() if reconcilers is None else reconcilers
         self._rand = rand or random.Random()  # noqa: S311 - spreads load and names Events, guards nothing
         self._client = client
         self._synced = asyncio.Event()
         self._loops: dict[str, ReconcileLoop] = {}
-        channels, subscriptions, services = map(self._cache, (CHANNEL, SUBSCRIPTION, SERVICE))
+        caches: dict[tuple[str, str], Cache] = {}
+        for kind in [kind for each in reconcilers for kind in (each.kind, *each.owns)]:
+            if (kind.group, kind.kind) not in caches:
+                caches[kind.group, kind.kind] = self._cache(kind)
+        channels, subscriptions = (caches[kind.group, kind.kind] for kind in (CHANNEL, SUBSCRIPTION))
         planes = self._cache(DATA_PLANE, DATA_PLANE_NAMESPACE)
         self._backings = {
             (factory.kind.group, factory.kind.kind): Backing(factory, self._cache(factory.kind)) for factory in factories.values()
         }
-        backing_caches = [backing.cache for backing in self._backings.values()]
-        self._caches = [channels, subscriptions, services, planes, *backing_caches]
+        followed = [*caches.values(), *(backing.cache for backing in self._backings.values())]
+        services = self._cache(SERVICE)
+        self._caches = [*followed, services, planes]
         self._world = world = World(
             client=client,
             now=now,
@@ -78,14 +86,10 @@ class Controllers:
             backings=self._backings,
             table=SubscriberTable(subscriptions, self._subscribers_changed),
             planes=DataPlanes(planes, self._reported),
-            references=References(
-                client,
-                [channels, subscriptions, services, *backing_caches],
-                changed=self._call_in,
-                new_cache=self._cache,
-            ),
+            references=References(client, [*followed, services], changed=self._call_in, new_cache=self._cache),
             recorder=EventRecorder(client, component=FIELD_MANAGER, now=now, rand=self._rand),
             call_in=self._call_in,
+            caches=caches,
         )
         self._provisioners = [
             backing.factory.provisioner((config or {}).get(backing.factory.name, {})) for backing in self._backings.values()
@@ -94,19 +98,22 @@ class Controllers:
             backing.kind.plural: BackingReconciler(world, backing, provisioner, ingress_url=ingress_url)
             for backing, provisioner in zip(self._backings.values(), self._provisioners, strict=True)
         }
+        self._plurals = {(each.kind.group, each.kind.kind): each.kind.plural for each in reconcilers}
 
-        def loop(reconciler: ChannelReconciler | SubscriptionReconciler | BackingReconciler, cache: Cache, workers: int) -> None:
-            self._loops[reconciler.name] = ReconcileLoop(
+        def loop(reconciler: Reconciler, cache: Cache, workers: int) -> None:
+            self._loops[cache.kind.plural] = ReconcileLoop(
                 reconciler, keys=partial(_keys, cache), workers=workers, resync_s=resync_s, rand=self._rand
             )
+            cache.on_change(partial(self._changed, cache.kind.plural))
 
-        loop(ChannelReconciler(world), channels, 4)
-        loop(SubscriptionReconciler(world), subscriptions, _SUBSCRIPTION_WORKERS)
+        for each in reconcilers:
+            loop(each(world), world.cache(each.kind), each.workers)
         for backing in self._backings.values():
-            loop(self._reconcilers[backing.kind.plural], backing.cache, 4)
+            loop(self._reconcilers[backing.kind.plural], backing.cache, _BACKING_WORKERS)
             backing.cache.on_change(partial(self._backing_changed, backing))
+        for cache in followed:
+            cache.on_change(self._owned_changed)
         channels.on_change(self._channel_changed)
-        subscriptions.on_change(self._subscription_changed)
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
@@ -143,19 +150,26 @@ class Controllers:
         name, key = watcher
         self._loops[name].enqueue(key)
 
-    def _channel_changed(self, change: Change) -> None:
+    def _changed(self, plural: str, change: Change) -> None:
         if not change.own:
-            self._loops["channels"].enqueue(change.key)
+            self._loops[plural].enqueue(change.key)
+
+    def _owned_changed(self, change: Change) -> None:
+        """What an object owns has changed: call in the object."""
+        owner = controller_of(change.obj)
+        if owner is not None:
+            group = owner.get("apiVersion", "").rpartition("/")[0]
+            plural = self._plurals.get((group, owner.get("kind", "")))
+            if plural is not None:
+                self._loops[plural].enqueue((change.key[0], owner.get("name", "")))
+
+    def _channel_changed(self, change: Change) -> None:
         if change.type == "MODIFIED" and change.old is not None and _readiness(change.obj) == _readiness(change.old):
             return
         for key in self._world.table.keys_of((CHANNEL.group, CHANNEL.kind, *change.key)):
             self._loops["subscriptions"].enqueue(key)
         if change.type != "MODIFIED" and (backing := self._world.backing_of(change.obj)) is not None:
             self._loops[backing.kind.plural].enqueue(change.key)
-
-    def _subscription_changed(self, change: Change) -> None:
-        if not change.own:
-            self._loops["subscriptions"].enqueue(change.key)
 
     def _subscribers_changed(self, name: ChannelName) -> None:
         """A channel has gained or lost a subscriber: call in the backing channel, not more often than it can write."""
@@ -176,9 +190,8 @@ class Controllers:
 
     def _backing_changed(self, backing: Backing, change: Change) -> None:
         key = change.key
-        if not change.own:
-            self._loops[backing.kind.plural].enqueue(key)
-        if owner_channel(change.obj) is not None or self._world.channels.get(*key) is not None:
+        if self._world.channels.get(*key) is not None:
+            # It may be in the way of a Channel of its name, or no longer be.
             self._loops["channels"].enqueue(key)
         if change.type != "MODIFIED":
             # Who has the address of that name may have changed.

@@ -8,24 +8,21 @@ Subscriptions is taken out.
 
 import copy
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from eventing.control import reasons
+from eventing.control.reconciler import KindReconciler
 from eventing.control.references import Resolved, Target, UnresolvedError
-from eventing.control.status import begin_status, deleted, write_status
+from eventing.control.status import key_of
 from eventing.control.subscriber_table import channel_named_by
-from eventing.control.world import Backing, World
-from eventing.reconcile import Again, Done, Key, Outcome
+from eventing.control.world import Backing
+from eventing.reconcile import Again, Done, Outcome
 from eventing.resources.conditions import Conditions, ConditionSet, condition_of, is_ready
 from eventing.resources.kinds import Object
-from eventing.resources.messaging import CHANNEL
+from eventing.resources.messaging import CHANNEL, SUBSCRIPTION
 from eventing.resources.subscribers import OPTION_PREFIX
 
 __all__ = ["SubscriptionReconciler"]
-
-CONDITIONS: Final = ConditionSet(
-    reasons.REFERENCES_RESOLVED, reasons.ADDED_TO_CHANNEL, reasons.CHANNEL_READY, reasons.OIDC_IDENTITY_CREATED
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +34,18 @@ class _Found:
     backing: Backing
 
 
-class SubscriptionReconciler:
+class SubscriptionReconciler(KindReconciler):
     """Reconciles `subscriptions.messaging.knative.dev`."""
 
-    name = "subscriptions"
+    kind = SUBSCRIPTION
+    conditions = ConditionSet(
+        reasons.REFERENCES_RESOLVED, reasons.ADDED_TO_CHANNEL, reasons.CHANNEL_READY, reasons.OIDC_IDENTITY_CREATED
+    )
+    workers = 8
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    async def reconcile(self, key: Key) -> Outcome:
-        subscription = self._world.subscriptions.get(*key)
-        if subscription is None or deleted(subscription):
-            self._world.references.track((self.name, key), ())
-            return Done()
-        status = begin_status(subscription)
-        conditions = CONDITIONS.manage(status, self._world.now)
+    async def bring_about(self, subscription: Object, status: Object, conditions: Conditions) -> Outcome:
         conditions.mark_true(reasons.OIDC_IDENTITY_CREATED, reasons.OIDC_DISABLED, reasons.NO_OIDC)
-        self._world.references.track((self.name, key), _targets(subscription))
+        self.track(key_of(subscription), _targets(subscription))
         outcome: Outcome = Done()
         found = self._find_channel(subscription, conditions)
         if found is not None:
@@ -68,7 +60,6 @@ class SubscriptionReconciler:
                 self._world.table.put(subscription, entry)
                 self._follow_channel(subscription, found, entry, conditions)
         self._tell(subscription, found, conditions)
-        await write_status(self._world.client, self._world.subscriptions, subscription, status)
         return outcome
 
     def _find_channel(self, subscription: Object, conditions: Conditions) -> _Found | None:

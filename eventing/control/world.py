@@ -11,7 +11,7 @@ from eventing.control.recorder import EventRecorder
 from eventing.control.references import References, Watcher
 from eventing.control.status import key_of
 from eventing.control.subscriber_table import ChannelName, SubscriberTable
-from eventing.kube import Cache, KubeClient
+from eventing.kube import Cache, KubeClient, controller_of
 from eventing.reconcile import Key
 from eventing.resources.kinds import Kind, Object
 from eventing.resources.messaging import CHANNEL
@@ -63,6 +63,11 @@ class World:
     references: References
     recorder: EventRecorder
     call_in: Callable[[Watcher], None] = field(repr=False)
+    caches: dict[tuple[str, str], Cache] = field(default_factory=dict)  # by group and kind
+
+    def cache(self, kind: Kind) -> Cache:
+        """The objects of a kind that is reconciled or owned here."""
+        return self.caches[kind.group, kind.kind]
 
     def backing_of(self, channel: Object) -> Backing | None:
         """The back end that a Channel's template names, None where it is not installed."""
@@ -90,9 +95,7 @@ class World:
 
 def owner_channel(backing_channel: Object) -> Object | None:
     """The ownerReference to the Channel that made a backing channel, None where a user made it."""
-    for reference in backing_channel["metadata"].get("ownerReferences") or ():
-        group = reference.get("apiVersion", "").rpartition("/")[0]
-        if reference.get("controller") and (group, reference.get("kind")) == (CHANNEL.group, CHANNEL.kind):
-            found: Object = reference
-            return found
-    return None
+    owner = controller_of(backing_channel)
+    if owner is None or (owner.get("apiVersion", "").rpartition("/")[0], owner.get("kind")) != (CHANNEL.group, CHANNEL.kind):
+        return None
+    return owner

@@ -2,8 +2,8 @@
 kind.
 """
 
-from eventing.kube.cache import Cache, Change
+from eventing.kube.cache import Cache, Change, controller_of
 from eventing.kube.client import KubeClient
 from eventing.kube.cluster import Cluster, in_cluster, load_kubeconfig
 
-__all__ = ["Cache", "Change", "Cluster", "KubeClient", "in_cluster", "load_kubeconfig"]
+__all__ = ["Cache", "Change", "Cluster", "KubeClient", "controller_of", "in_cluster", "load_kubeconfig"]

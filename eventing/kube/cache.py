@@ -12,7 +12,7 @@ from eventing.errors import ApiError, ResourceExpiredError
 from eventing.kube.client import KubeClient
 from eventing.resources.kinds import Kind, Object
 
-__all__ = ["Cache", "Change"]
+__all__ = ["Cache", "Change", "controller_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ class Cache:
         self._sleep = sleep
         self._random = rand or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._objects: dict[Key, Object] = {}
+        self._owned: dict[str, set[Key]] = {}  # by the uid of the owner
         self._handlers: list[Callable[[Change], None]] = []
         self._synced = asyncio.Event()
 
@@ -73,6 +74,10 @@ class Cache:
         without.
         """
         return self._objects.get((namespace, name))
+
+    def owned_by(self, uid: str) -> list[Object]:
+        """The objects whose controller (the ownerReference of that mark) has this uid."""
+        return [self._objects[key] for key in sorted(self._owned.get(uid, ()))]
 
     def list(self, namespace: str | None = None) -> list[Object]:
         """All objects, or those of one namespace."""
@@ -179,15 +184,34 @@ class Cache:
         key = _key(obj)
         old = self._objects.get(key)
         self._objects[key] = obj
+        self._index(key, old, obj)
         self._tell(Change("ADDED" if old is None else "MODIFIED", obj, old, own))
 
     def _drop(self, key: Key, last: Object | None = None) -> None:
         old = self._objects.pop(key)
+        self._index(key, old, None)
         self._tell(Change("DELETED", last or old, old))
+
+    def _index(self, key: Key, old: Object | None, new: Object | None) -> None:
+        before, after = ((controller_of(obj) or {}).get("uid") if obj is not None else None for obj in (old, new))
+        if before == after:
+            return
+        if before is not None:
+            self._owned[before].discard(key)
+            if not self._owned[before]:
+                del self._owned[before]
+        if after is not None:
+            self._owned.setdefault(after, set()).add(key)
 
     def _tell(self, change: Change) -> None:
         for handler in self._handlers:
             handler(change)
+
+
+def controller_of(obj: Object) -> Object | None:
+    """The ownerReference to the object that made this one and looks after it, None where there is none."""
+    references: list[Object] = obj["metadata"].get("ownerReferences") or []
+    return next((reference for reference in references if reference.get("controller")), None)
 
 
 def _key(obj: Object) -> Key:

@@ -1,21 +1,19 @@
 """`python -m eventing.resources.crds DIRECTORY` writes the CustomResourceDefinition of each kind of the mesh.
 
-The schemas are those that the embedded API server enforces. Back ends' kinds are found by their entry points.
+The schemas are those that the embedded API server enforces. Kubernetes' core kinds need no definition.
 """
 
 import sys
 from collections.abc import Iterable
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from eventing.resources.dataplane import DATA_PLANE
+from eventing.resources.catalogue import installed_kinds
 from eventing.resources.kinds import Column, Kind
-from eventing.resources.messaging import EVENTING_KINDS
 
-__all__ = ["crd", "crd_files", "installed_kinds", "write_crds"]
+__all__ = ["crd", "crd_files", "write_crds"]
 
 _HEADER = "# Generated from the models by `python -m eventing.resources.crds`: edit those.\n"
 
@@ -54,17 +52,12 @@ def crd(kind: Kind) -> dict[str, Any]:
     }
 
 
-def installed_kinds() -> list[Kind]:
-    """The mesh's own kinds and those of the installed back ends."""
-    factories = sorted(entry_points(group="eventing.channels"), key=lambda point: point.name)
-    return [*EVENTING_KINDS, DATA_PLANE, *(point.load().kind for point in factories)]
-
-
 def crd_files(kinds: Iterable[Kind]) -> dict[str, str]:
-    """File name to contents, one file per kind."""
+    """File name to contents, one file per kind that is not Kubernetes' own."""
     return {
         f"{kind.plural}.{kind.group}.yaml": _HEADER + yaml.safe_dump(crd(kind), sort_keys=False, width=120, allow_unicode=True)
         for kind in kinds
+        if kind.group
     }
 
 

@@ -13,9 +13,7 @@ from eventing.apiserver.kubeconfig import write_kubeconfig
 from eventing.channels import channel_factories
 from eventing.control import Controllers
 from eventing.kube import Cluster, KubeClient
-from eventing.resources.core import CORE_KINDS
-from eventing.resources.dataplane import DATA_PLANE
-from eventing.resources.messaging import EVENTING_KINDS
+from eventing.resources.catalogue import own_kinds
 from eventing.runtime import manifests
 from eventing.runtime.apply import apply
 from eventing.runtime.data_directory import DataDirectory
@@ -43,7 +41,7 @@ class Control:
         write_kubeconfig(directory.kubeconfig, server=settings.endpoints.api, ca=certificates.ca_cert, token=tokens.admin)
         server = ApiServer(
             database=directory.database,
-            kinds=(*CORE_KINDS, *EVENTING_KINDS, DATA_PLANE, *(factory.kind for factory in factories.values())),
+            kinds=(*own_kinds(), *(factory.kind for factory in factories.values())),
             users=tokens.users,
             allowed_hosts=list(hosts),
         )

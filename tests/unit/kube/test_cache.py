@@ -163,3 +163,19 @@ async def test_a_late_handler_gets_what_is_there(at: Fixture) -> None:
     seen: list[Change] = []
     at.cache.on_change(seen.append)
     assert [change.key for change in seen] == [("ns", "a")]
+
+
+async def test_objects_are_found_by_their_controller(at: Fixture) -> None:
+    def owned(name: str, version: int, *owners: tuple[str, bool]) -> Object:
+        obj = thing(name, version)
+        obj["metadata"]["ownerReferences"] = [{"uid": uid, "controller": controls} for uid, controls in owners]
+        return obj
+
+    at.client.lists.put_nowait(([owned("b", 1, ("x", False), ("o", True)), owned("a", 2, ("o", True)), thing("c", 3)], "3"))
+    await at.told(3)
+    assert [obj["metadata"]["name"] for obj in at.cache.owned_by("o")] == ["a", "b"]
+    assert at.cache.owned_by("x") == []
+    at.client.events.put_nowait(("MODIFIED", owned("a", 4, ("p", True))))
+    at.client.events.put_nowait(("DELETED", owned("b", 5, ("o", True))))
+    await at.told(2)
+    assert (at.cache.owned_by("o"), [obj["metadata"]["name"] for obj in at.cache.owned_by("p")]) == ([], ["a"])

@@ -46,7 +46,7 @@ _ATTRIBUTE_NAME = re.compile(r"[a-z0-9]+")
 _TRAVELLING = frozenset({"traceparent", "tracestate", "x-request-id"})
 _TRAVELLING_PREFIXES = ("knative-", "x-b3-")
 _FRAMING = frozenset({"host", "content-length", "transfer-encoding", "expect"})
-_ASKED_FOR = frozenset({"authorization", "retry-after", "webhook-request-origin", "eventing-reason"})
+_ASKED_FOR = frozenset({"authorization", "retry-after", "content-encoding", "eventing-reason"})
 # How many channels an event has been through, this one included (docs/decisions/0005-loops.md). Knative's dispatchers hand it on.
 HOPS_HEADER: Final = b"knative-eventing-hops"
 # Why an event was refused, in an answer to it: the one reason that a delivery tells apart.
@@ -73,7 +73,7 @@ _ENCODED = re.compile(rb"[^\x21\x23\x24\x26-\x7e]")
 
 
 class UnsupportedFormatError(InvalidEventError):
-    """The content type announces an event format that is not read here (415)."""
+    """The message announces an event format or a content coding that is not read here (415)."""
 
 
 class HeaderName:
@@ -146,6 +146,8 @@ def decode(headers: Headers, body: bytes) -> list[Event]:
             break
         elif name.hops:
             hops = _hops(value)
+        elif name.lower == b"content-encoding":
+            break
     else:
         if seen & _REQUIRED == _REQUIRED:
             lines.append(_END % (hops + 1, len(body)))
@@ -162,9 +164,18 @@ def _plain(wire: bytes) -> bool:
 
 
 def _decode_thoroughly(headers: Headers, body: bytes) -> list[Event]:
+    content_types = []
     for name, value in headers:
-        if name.lower == b"content-type" and value[:23].lower() == b"application/cloudevents":
-            return _decode_formatted(headers, value, body)
+        if name.bit == _CONTENT_TYPE:
+            content_types.append(value)
+        elif name.lower == b"content-encoding" and value.strip(b" \t").lower() not in {b"", b"identity"}:
+            # The header would not reach the subscriber and the data would be something else without it.
+            raise UnsupportedFormatError([Fault("content-encoding", "data is taken as it is: send it uncompressed")])
+    for content_type in content_types:
+        if content_type[:23].lower() == b"application/cloudevents":
+            if len(content_types) > 1:
+                raise InvalidEventError([Fault("content-type", "header is given twice")])
+            return _decode_formatted(headers, content_type, body)
     attributes = _read_attributes(headers)
     try:
         check_attributes(attributes)
@@ -237,7 +248,7 @@ def _decode_formatted(headers: Headers, content_type: bytes, body: bytes) -> lis
     media_type = content_type.partition(b";")[0].strip().lower()
     charset = re.search(rb"charset=\"?([^\s;\"]+)", content_type, re.IGNORECASE)
     if charset and charset[1].lower() not in {b"utf-8", b"utf8", b"us-ascii"}:
-        raise UnsupportedFormatError([Fault("Content-Type", "JSON events are UTF-8; other charsets are not supported")])
+        raise UnsupportedFormatError([Fault("content-type", "JSON events are UTF-8; other charsets are not supported")])
     if media_type == STRUCTURED_MEDIA_TYPE:
         events = [decode_structured(body)]
     elif media_type == BATCH_MEDIA_TYPE:
@@ -245,7 +256,7 @@ def _decode_formatted(headers: Headers, content_type: bytes, body: bytes) -> lis
     else:
         shown = media_type.decode("ascii", "replace")
         raise UnsupportedFormatError(
-            [Fault("Content-Type", f"event format {shown!r} is not supported; use application/cloudevents+json")]
+            [Fault("content-type", f"event format {shown!r} is not supported; use application/cloudevents+json")]
         )
     travelling, hops = _beside(headers)
     for event in events:

@@ -81,16 +81,12 @@ class DataPlane:
             routes = Routes()
             table = ChannelTable(engine=engine, routes=routes, budget=budget, clock=clock)
             ingress = IngressMetrics()
-
-            def refused(peer: str, target: bytes, status: int, detail: str) -> None:
-                ingress.unrouted[status] += 1
-                journal.refused(peer, target.decode("latin-1"), "", status, detail)
-
+            receiver = Receiver(routes, journal, metrics=ingress)
             server = HttpServer(
-                Receiver(routes, journal, metrics=ingress),
+                receiver,
                 limits=settings.server,
                 names=connections.names,
-                refused=refused,
+                refused=receiver.refused,
             )
             collector = DataPlaneCollector(
                 channels=table.channel_metrics,
@@ -120,6 +116,7 @@ class DataPlane:
                     unready=lambda: self._unready,
                 ),
                 names=AdminNames(),
+                methods="GET, HEAD",
             )
             await admin.start(self._sockets[1])
             reporter = Reporter(self._client, name=self._name, instance=secrets.token_hex(8))

@@ -10,6 +10,7 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from eventing.bindings.http import LOOP, REASON_HEADER, UnsupportedFormatError, decode
@@ -24,9 +25,11 @@ __all__ = ["HOPS_MAX", "Receiver"]
 
 _PROBLEM: Final = b"content-type: application/problem+json\r\n"
 _ALLOW: Final = b"allow: POST, OPTIONS\r\n"
+_WELCOME: Final = b"webhook-allowed-origin: *\r\nwebhook-allowed-rate: *\r\n"
 # Channels that an event may have been through (docs/decisions/0005-loops.md).
 HOPS_MAX: Final = 50
 _LOOP: Final = REASON_HEADER + b": " + LOOP + b"\r\n"
+_SHOWN_MAX: Final = 300  # characters kept of what a refused request said
 _RECEIPTS_MAX: Final = 100  # receipts named in one answer; a larger batch is found by its events' ids
 
 
@@ -45,8 +48,8 @@ class Receiver:
     def __call__(self, request: Request) -> None:
         try:
             route = self._routes.find(request.host, request.target)
-        except MisaddressedError:
-            self._refuse(request, None, 400, "the Host header names a channel, so the path must be /")
+        except MisaddressedError as error:
+            self._refuse(request, None, 400, str(error))
             return
         if route is None:
             self._refuse(request, None, 404, "there is no channel at this address; it is /NAMESPACE/NAME")
@@ -80,6 +83,17 @@ class Receiver:
         else:
             began = time.monotonic()
             stored.add_done_callback(lambda future: self._stored(request, route, events, place, began, future))
+
+    def refused(self, peer: str, host: bytes, target: bytes, status: int, detail: str) -> None:
+        """Note a request that the server has refused itself: what breaks HTTP or its limits."""
+        route = None
+        with suppress(MisaddressedError):
+            route = self._routes.find(host, target)
+        if route is not None:
+            route.metrics.answered(status)
+        else:
+            self._metrics.unrouted[status] += 1
+        self._journal.refused(peer, route.name if route else _shown(target), "", status, detail)
 
     def _stored(
         self, request: Request, route: Route, events: list[Event], place: int, began: float, future: "asyncio.Future[None]"
@@ -116,11 +130,7 @@ class Receiver:
     def _other_method(self, request: Request, route: Route) -> None:
         if request.method == b"OPTIONS":
             # CloudEvents HTTP WebHook §4: the validation handshake; Knative's channels allow everybody and any rate.
-            lines = _ALLOW
-            origin = request.header(b"webhook-request-origin")
-            if origin is not None:
-                lines += b"webhook-allowed-origin: *\r\nwebhook-allowed-rate: *\r\n"
-            request.respond(200, lines)
+            request.respond(200, _ALLOW + _WELCOME)
         else:
             method = request.method.decode("ascii", "replace")
             self._refuse(request, route, 405, f"{method} is not allowed; events come by POST", lines=_ALLOW)
@@ -136,9 +146,8 @@ class Receiver:
         events: Sequence[Event] = (),
         lines: bytes = b"",
     ) -> None:
-        shown = events[0].attributes["id"] if events else (request.header(b"ce-id") or b"").decode("latin-1")
-        address = route.name if route is not None else request.target.decode("latin-1")
-        self._journal.refused(request.peer, address, shown, status, detail)
+        identity = events[0].attributes["id"][:_SHOWN_MAX] if events else _shown(request.header(b"ce-id") or b"")
+        self._journal.refused(request.peer, route.name if route else _shown(request.target), identity, status, detail)
         if route is not None:
             route.metrics.answered(status)
         else:
@@ -147,3 +156,7 @@ class Receiver:
         if isinstance(error, InvalidEventError):
             extensions["faults"] = [{"attribute": fault.field, "message": fault.message} for fault in error.faults]
         request.respond(status, _PROBLEM + lines, problem(status, detail, **extensions))
+
+
+def _shown(text: bytes) -> str:
+    return text[:_SHOWN_MAX].decode("latin-1")

@@ -10,6 +10,8 @@ __all__ = ["MisaddressedError", "Route", "Routes"]
 
 # `NAME-kn-channel.NAMESPACE[.svc…][:port]`: Knative takes the first two labels of Host (reference: "Channel receiver").
 _CHANNEL_HOST: Final = re.compile(rb"([a-z0-9](?:[-a-z0-9]*[a-z0-9])?)-kn-channel\.([a-z0-9](?:[-a-z0-9]*[a-z0-9])?)(?:[.:].*)?")
+# RFC 3986 §3.2.2, without user information: a registered name or an address, and a port.
+_HOST: Final = re.compile(rb"[ \t]*(?:\[[0-9A-Fa-f:.%v]+\]|[\w!$%&'()*+,;=.~-]*)(?::[0-9]*)?[ \t]*")
 _HOSTS_MAX: Final = 4096
 _HOST_LENGTH: Final = 300  # a name of 253 characters and a port; what comes from outside is not kept at any length
 
@@ -27,7 +29,7 @@ class Route:
 
 
 class MisaddressedError(Exception):
-    """The host names a channel and the path is not `/` (400, as Knative answers)."""
+    """The address contradicts itself, or is none (400, as Knative answers). The text says how."""
 
 
 class Routes:
@@ -52,12 +54,25 @@ class Routes:
         except KeyError:
             named = self._classify(host)
         if named is None:
-            return self._paths.get(target) or self._paths.get(_path(target))
-        if _path(target) not in {b"/", b""}:
-            raise MisaddressedError
+            return self._paths.get(target) or self._find_thoroughly(target)
+        if target not in {b"/", b""}:
+            if not target.startswith(b"/"):
+                return self._find_thoroughly(target)
+            if _path(target) != b"/":
+                raise MisaddressedError("the Host header names a channel, so the path must be /")
         return self._paths.get(named)
 
+    def _find_thoroughly(self, target: bytes) -> Route | None:
+        """By the target alone. Its absolute form brings a host, which counts instead of the header (RFC 9112 §3.2.2)."""
+        scheme, separator, rest = target.partition(b"://")
+        if separator and b"/" not in scheme:
+            host, _, path = rest.partition(b"/")
+            return self.find(host.partition(b"?")[0], b"/" + path)
+        return self._paths.get(_path(target))
+
     def _classify(self, host: bytes) -> bytes | None:
+        if not _HOST.fullmatch(host):
+            raise MisaddressedError("the Host header holds no host (RFC 9112 section 3.2)")
         match = _CHANNEL_HOST.fullmatch(host.strip(b" \t").lower())
         named = b"/%s/%s" % (match[2], match[1]) if match else None
         if len(self._hosts) < _HOSTS_MAX and len(host) <= _HOST_LENGTH:
@@ -66,9 +81,6 @@ class Routes:
 
 
 def _path(target: bytes) -> bytes:
-    """The path of a request target without query and one trailing slash, also of the absolute form (RFC 9112 §3.2.2)."""
+    """The path of a request target without query and one trailing slash."""
     path = target.partition(b"?")[0]
-    if not path.startswith(b"/"):
-        _, scheme, rest = path.partition(b"://")
-        path = b"/" + rest.partition(b"/")[2] if scheme else path
     return path[:-1] if path.endswith(b"/") and len(path) > 1 else path

@@ -21,7 +21,7 @@ class ServerLimits:
 
     body_bytes: int = 1 << 20  # 413
     header_bytes: int = 32 << 10  # 431, the request line included; up to two pieces more may pass. Trailers as well
-    header_count: int = 100  # 431; of the headers that mean something here
+    header_count: int = 100  # 431; Host and what else frames the message not counted
     head_s: float = 10.0  # from the first byte of a request to the end of its head: 408
     body_s: float = 60.0  # from there to the end of its body: 408
     idle_s: float = 75.0  # between requests: closed without a word

@@ -27,6 +27,9 @@ SWEEP_S: Final = 1.0
 class HttpServer:
     """Serves `application` on listening sockets until closed.
 
+    `methods` are those that the application serves, as the header Allow has them. `refused` is told of each request that the
+    application never sees: peer, Host header, target, status, detail.
+
     `start` begins to accept; `stop_accepting` closes the listeners after taking what waits in their backlog; `aclose` waits
     for requests under way until the deadline, then drops what is left.
     """
@@ -37,12 +40,16 @@ class HttpServer:
         *,
         limits: ServerLimits | None = None,
         names: HeaderNames | None = None,
-        refused: Callable[[str, bytes, int, str], None] | None = None,
+        methods: str = "POST, OPTIONS",
+        refused: Callable[[str, bytes, bytes, int, str], None] | None = None,
     ) -> None:
         self.application = application
         self.limits = limits or ServerLimits()
         self.names = names if names is not None else HeaderNames()
         self.refused = refused
+        self.methods = methods
+        self.allow = f"allow: {methods}\r\n".encode()
+        self.hint = "; without TLS"
         self.connections: set[ServerConnection] = set()
         self.closing = False
         self.accepted_total = 0
@@ -52,8 +59,15 @@ class HttpServer:
 
     async def start(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         loop = asyncio.get_running_loop()
+        if tls is not None:
+            self.hint = ""
         server = await loop.create_server(
-            cast("Callable[[], asyncio.Protocol]", lambda: ServerConnection(self, loop)), sock=sock, ssl=tls, backlog=BACKLOG
+            cast("Callable[[], asyncio.Protocol]", lambda: ServerConnection(self, loop)),
+            sock=sock,
+            backlog=BACKLOG,
+            ssl=tls,
+            # A handshake is the head of the heads: who does not come to its end in time is gone.
+            ssl_handshake_timeout=self.limits.head_s if tls else None,
         )
         self._servers.append(server)
         if self._sweep is None:

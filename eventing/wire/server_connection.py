@@ -23,6 +23,7 @@ LINGER_S: Final = 2.0
 # What came is parsed in pieces of at most this size, so that what is counted by piece is bounded by little more than its limit.
 PIECE: Final = 16 << 10
 _CHUNKED: Final = b"chunked"
+_VERSIONS: Final = frozenset({"1.0", "1.1"})
 
 
 class ServerConnection(asyncio.Protocol):
@@ -32,6 +33,7 @@ class ServerConnection(asyncio.Protocol):
         "_body",
         "_body_bytes",
         "_body_seen",
+        "_dropped",
         "_expects",
         "_head_bytes",
         "_headers",
@@ -73,6 +75,7 @@ class ServerConnection(asyncio.Protocol):
         self._host = b""
         self._headers: list[tuple[HeaderName, bytes]] = []
         self._names = server.names
+        self._dropped = 0  # headers that mean nothing here
         self._hosts = 0
         self._head_bytes = 0
         self._expects = False
@@ -130,6 +133,8 @@ class ServerConnection(asyncio.Protocol):
         except httptools.HttpParserCallbackError:
             if not self._refused:
                 raise
+        except httptools.HttpParserInvalidMethodError:
+            self._refuse(405, f"not a method of HTTP; served here: {self.server.methods}{self.server.hint}", self.server.allow)
         except httptools.HttpParserError as error:
             self._refuse(400, f"not HTTP/1.1: {error}")
 
@@ -148,7 +153,7 @@ class ServerConnection(asyncio.Protocol):
         takes it up and leaves the body unread, so another one goes on behind the head, told how long the body is."""
         keep_alive, method = self._parser.should_keep_alive(), self._parser.get_method()
         if method == b"CONNECT":
-            self._refuse(405, "CONNECT is not served")
+            self._refuse(405, f"CONNECT is not served; served here: {self.server.methods}", self.server.allow)
             return
         self._parser = httptools.HttpRequestParser(self)
         length, head = self._length, (self._target, self._host, self._headers)
@@ -172,6 +177,7 @@ class ServerConnection(asyncio.Protocol):
         self._target = b""
         self._host = b""
         self._hosts = 0
+        self._dropped = 0
         self._headers = []
         self._body = []
         self._body_bytes = 0
@@ -185,6 +191,8 @@ class ServerConnection(asyncio.Protocol):
             self._headers.append((header, value))
         elif header.framing:
             self._frame(header.lower, value)
+        else:
+            self._dropped += 1
 
     def _frame(self, name: bytes, value: bytes) -> None:
         """The headers that the server itself must look at."""
@@ -204,8 +212,13 @@ class ServerConnection(asyncio.Protocol):
             if value.strip(b" \t").lower() != _CHUNKED:
                 self._refuse(501, "no other transfer coding than chunked is read")
                 raise _RefusedError
+            if self._parser.get_http_version() == "1.0":
+                self._refuse(
+                    400, "HTTP/1.0 has no transfer codings, so where this request ends is not certain (RFC 9112 section 6.1)"
+                )
+                raise _RefusedError
         elif name == b"expect" and value.strip(b" \t").lower() == b"100-continue":
-            self._expects = True
+            self._expects = self._parser.get_http_version() != "1.0"
 
     def on_headers_complete(self) -> None:
         self._state = self.BODY
@@ -213,7 +226,7 @@ class ServerConnection(asyncio.Protocol):
         if self._hosts != 1 and self._parser.get_http_version() == "1.1":
             self._refuse(400, "exactly one Host header is required (RFC 9112 section 3.2)")
             raise _RefusedError
-        if len(self._headers) > self.server.limits.header_count:
+        if len(self._headers) + self._dropped > self.server.limits.header_count:
             self._refuse(431, f"more than {self.server.limits.header_count} headers")
             raise _RefusedError
         if self._expects:
@@ -236,6 +249,10 @@ class ServerConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if not self._body and self._parser.should_upgrade():
             return  # `_ignore_upgrade` follows
+        keep_alive = self._parser.should_keep_alive()
+        if not keep_alive and self._parser.get_http_version() not in _VERSIONS:
+            self._refuse(505, f"HTTP/{self._parser.get_http_version()} is not spoken here, HTTP/1.1 is")
+            raise _RefusedError
         body = self._body
         request = Request(
             self,
@@ -244,7 +261,7 @@ class ServerConnection(asyncio.Protocol):
             self._host,
             self._headers,
             body[0] if len(body) == 1 else b"".join(body),
-            self._parser.should_keep_alive(),
+            keep_alive,
         )
         self._body = []
         self._state = self.WORKING
@@ -311,7 +328,7 @@ class ServerConnection(asyncio.Protocol):
             return
         self._refused = True
         if self.server.refused is not None:
-            self.server.refused(self.peer, self._target, status, detail)
+            self.server.refused(self.peer, self._host, self._target, status, detail)
         if self._pending:
             self._pending[-1].keep_alive = False  # what came whole before is answered first
             return
@@ -329,10 +346,9 @@ class ServerConnection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
-        if not transport.can_write_eof():  # TLS: close_notify and what was written go out before
-            transport.close()
-            return
-        transport.write_eof()
+        if transport.can_write_eof():
+            transport.write_eof()
+        # else TLS, where the end of our side is the end of both: the client has been told the length and closes.
         self._state = self.LINGERING
         self._since = self._loop.time()
         if self._read_paused:

@@ -153,7 +153,7 @@ class DataPlaneRig:
         self.routes = Routes()
         self.table = ChannelTable(engine=self.engine, routes=self.routes, budget=self.budget, clock=self.clock)
         receiver = Receiver(self.routes, self.journal, hops_max=self._hops_max)
-        self.server = HttpServer(receiver, limits=self._server_limits, names=self.connections.names)
+        self.server = HttpServer(receiver, limits=self._server_limits, names=self.connections.names, refused=receiver.refused)
         sock = socket.create_server(("127.0.0.1", 0))
         await self.server.start(sock)
         self.port: int = sock.getsockname()[1]

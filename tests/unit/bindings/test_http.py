@@ -170,6 +170,8 @@ def test_ids_are_found_by_what_they_mean() -> None:
         (HEAD + "CE-Type: u\n", ["ce-type"]),
         (HEAD + "content-type: text/plain\ncontent-type: text/plain\n", ["content-type"]),
         (HEAD + "content-type: nonsense\n", ["content-type"]),
+        (STRUCTURED + "content-type: application/json\n", ["content-type"]),
+        (HEAD + "content-type: application/json\n" + STRUCTURED, ["content-type"]),
         (HEAD + "ce-datacontenttype: text/plain\n", ["ce-datacontenttype"]),
         (HEAD + "ce-bad_name: x\n", ["ce-bad_name"]),
         (HEAD + "ce-: x\n", ["ce-"]),
@@ -225,6 +227,16 @@ def test_what_is_remembered_is_bounded() -> None:
 def test_formats_that_are_not_read_are_said_to_be_unsupported(content_type: str) -> None:
     with pytest.raises(UnsupportedFormatError):
         decode(*parsed(f"content-type: {content_type}\n", BODY % b""))
+
+
+@pytest.mark.parametrize("head", [HEAD, STRUCTURED, HEAD + "content-type: application/json\n"])
+def test_a_compressed_body_is_said_to_be_unsupported(head: str) -> None:
+    """The header that says so goes no further than one hop; the data without it would be altered."""
+    one(HEAD + "content-type: application/json\n")
+    for coding in ("gzip", "br, gzip", "identity, gzip", "x"):
+        with pytest.raises(UnsupportedFormatError, match="content-encoding"):
+            decode(*parsed(head + f"content-encoding: {coding}\n", BODY % b""))
+    assert one(head + "Content-Encoding: Identity\n", BODY % b"").id == "1"
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ class Peer:
         self.server = HttpServer(
             self._application,
             limits=limits or ServerLimits(),
-            refused=lambda _peer, _target, status, detail: self.refusals.append((status, detail)),
+            refused=lambda _peer, _host, _target, status, detail: self.refusals.append((status, detail)),
         )
         self.transport = FakeTransport()
         self.connection = ServerConnection(self.server, asyncio.get_running_loop())

@@ -190,6 +190,11 @@ class DataPlaneRig:
     def remove(self, name: str) -> None:
         self.table.apply(name, self.factory, None)
 
+    def bound(self, events: int) -> None:
+        """How far a subscription of the (only) channel may lag, instead of the 10,000 that would take a test long to publish."""
+        channel: Any = next(iter(self.table._served.values())).channel
+        channel.max_events, channel._clear_number, channel._scan_number = events, events, events // 2
+
     def worker(self, uid: str) -> SubscriptionWorker:
         return next(s.workers[uid] for s in self.table._served.values() if uid in s.workers)
 

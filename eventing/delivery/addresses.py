@@ -2,7 +2,6 @@
 
 import asyncio
 import ipaddress
-import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +10,12 @@ from typing import Final
 
 from eventing.wire.client import Connection, Origin
 
-__all__ = ["AddressGuard", "Network", "connect"]
+__all__ = ["AddressGuard", "Network", "Resolve", "connect"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
+Resolve = Callable[[str], Awaitable[Sequence[str]]]
+"""The addresses of a host, in the order in which to try them. Raises socket.gaierror."""
 
 # Link-local, where clouds keep their metadata services, and those metadata addresses that are elsewhere (AWS over IPv6,
 # Alibaba, Oracle); the unspecified address, which Linux takes for loopback; multicast and broadcast.
@@ -69,16 +69,6 @@ def _inner(address: Address) -> list[Address]:
     return found
 
 
-async def resolve(host: str, port: int) -> Sequence[str]:
-    """The addresses of a host, by the operating system, in its order. Raises socket.gaierror."""
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError as error:  # a label that is empty or too long
-        raise socket.gaierror(socket.EAI_NONAME, f"{host!r} is not a name: {error}") from error
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
-
-
 @lru_cache(maxsize=128)
 def _tls(ca_certs: str) -> ssl.SSLContext:
     context = ssl.create_default_context()
@@ -88,16 +78,14 @@ def _tls(ca_certs: str) -> ssl.SSLContext:
     return context
 
 
-async def connect(
-    origin: Origin, factory: Callable[[], Connection], *, guard: AddressGuard, resolver: Resolver = resolve
-) -> None:
+async def connect(origin: Origin, factory: Callable[[], Connection], *, guard: AddressGuard, resolve: Resolve) -> None:
     """Connect to the first address that answers. One denied address among a name's answers refuses the name.
 
     Raises PermissionError, OSError (socket.gaierror for names), ssl.SSLError.
     """
     if origin.scheme not in {"http", "https"}:
         raise PermissionError(origin.host)  # see `eventing.delivery.connections.unreachable`
-    addresses = await resolver(origin.host, origin.port)
+    addresses = await resolve(origin.host)
     for address in addresses:
         guard.check(address)
     loop = asyncio.get_running_loop()

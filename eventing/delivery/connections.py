@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 from eventing.bindings.http import HeaderNames
 from eventing.delivery.addresses import AddressGuard, connect
+from eventing.delivery.resolver import Resolver
 from eventing.wire.client import ClientLimits, Connection, Origin
 from eventing.wire.pool import Connector, Pool
 
@@ -70,6 +71,7 @@ class Connections:
         tasks: asyncio.TaskGroup,
         *,
         guard: AddressGuard | None = None,
+        resolver: Resolver | None = None,
         limits: ClientLimits | None = None,
         connector: Connector | None = None,
         per_origin: int = PER_ORIGIN,
@@ -78,6 +80,7 @@ class Connections:
         self.names = HeaderNames()
         self._tasks = tasks
         self._guard = guard or AddressGuard()
+        self._resolver = resolver or Resolver()
         self._limits = limits or ClientLimits()
         self._per_origin = per_origin
         self._connector = connector or self._connect
@@ -88,7 +91,7 @@ class Connections:
         self._sweep = self._loop.call_later(SWEEP_S, self._swept)
 
     def _connect(self, origin: Origin, factory: Callable[[], Connection]) -> Awaitable[None]:
-        return connect(origin, factory, guard=self._guard)
+        return connect(origin, factory, guard=self._guard, resolve=self._resolver)
 
     def _spawn(self, coroutine: Awaitable[None]) -> object:
         return self._tasks.create_task(cast("Coroutine[Any, Any, None]", coroutine))
@@ -116,3 +119,4 @@ class Connections:
         self._sweep.cancel()
         for pool in list(self._pools.values()):
             pool.close()
+        self._resolver.close()

@@ -18,11 +18,13 @@ from eventing.ingress.routes import Route, Routes
 from eventing.observe.exposition import Figures
 from eventing.observe.metrics import ChannelMetrics, SubscriptionMetrics
 from eventing.resources.kinds import Kind, Object
-from eventing.resources.subscribers import Subscriber, read_subscribers
+from eventing.resources.subscribers import OPTION_PREFIX, Subscriber, read_subscribers
 
 __all__ = ["ChannelTable", "Served", "channel_key"]
 
 log = logging.getLogger(__name__)
+
+JOURNAL_DATA_ANNOTATION = OPTION_PREFIX + "journal-data"  # keep (default) | omit
 
 
 def channel_key(kind: Kind, namespace: str, name: str) -> str:
@@ -136,7 +138,8 @@ class ChannelTable:
         due = tuple(worker.number for worker in served.workers.values())
         journal = self._engine.journal
         journal.forget_place(served.route.place)
-        served.route.place = journal.place(served.route.name, due)
+        annotations = served.spec["metadata"].get("annotations") or {}
+        served.route.place = journal.place(served.route.name, due, data=annotations.get(JOURNAL_DATA_ANNOTATION) != "omit")
 
     def _remove(self, served: Served) -> None:
         del self._served[served.key]

@@ -121,9 +121,7 @@ class Endings:
         """Book an end that no attempt brought."""
         if decision is Decision.DROPPED:
             self._worker.metrics.dropped(rule.reason)
-        self._journal.attempted(
-            event.receipt, self._worker.number, attempt, self._clock(), 0.0, status, decision, rule, note=note
-        )
+        self._journal.ended(event, self._worker.number, self._clock(), 0.0, status, decision, rule, attempt=attempt, note=note)
 
     def give_up(self) -> None:
         """There is no more time: replies and dead letters on their way are dropped with Shutdown."""
@@ -165,10 +163,9 @@ class Endings:
         worker = self._worker
         if 200 <= taken.status < 300:
             worker.metrics.dead_lettered += 1
-            self._journal.attempted(
-                event.receipt, worker.number, 0, started, self._clock() - started, taken.status,
-                Decision.DEAD_LETTERED, rule, note=sink.url,
-            )  # fmt: skip
+            self._journal.ended(
+                event, worker.number, started, self._clock() - started, taken.status, Decision.DEAD_LETTERED, rule, note=sink.url
+            )
         else:
             self.record(event, 0, Decision.DROPPED, Rule.DEAD_LETTER_FAILED, status=taken.status, note=taken.text)
 

@@ -22,6 +22,7 @@ from eventing.errors import InvalidEventError
 from eventing.journal import Decision, Rule
 from eventing.journal.record import failure_code
 from eventing.observe.metrics import SubscriptionMetrics
+from eventing.observe.redaction import MASK, is_secret, redacted
 from eventing.wire.client import Connection, ResponseFailure
 from eventing.wire.pool import Pool
 
@@ -339,6 +340,8 @@ class SubscriptionWorker:
             wait_s=verdict.wait_s,
             failure=failure_code(failure.kind) if failure else 0,
             note=failure.detail if failure else _excerpt(answer.body),
+            delay_s=policy.backoff_delay_s,
+            head=_head(answer.headers),
         )
         self.metrics.attempted(answer.status, duration)
         assert self._cursor is not None
@@ -429,6 +432,15 @@ def _excerpt(body: bytes) -> str:
     """The beginning of what a subscriber said, for people: nothing in it reaches their terminal but characters."""
     text = body[:_EXCERPT].decode(errors="replace")
     return "".join(character if character.isprintable() else " " for character in text).strip()
+
+
+def _head(headers: Sequence[tuple[HeaderName, bytes]]) -> str:
+    """What the head of an answer said, as far as it is read at all, for people; no secrets."""
+    lines = []
+    for name, value in headers:
+        shown = name.lower.decode("latin-1")
+        lines.append(f"{shown}: {MASK if is_secret(shown) else redacted(value.decode('latin-1'))}")
+    return "\r\n".join(lines)
 
 
 def _ended(connection: Connection) -> Attempt:

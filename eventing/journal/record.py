@@ -48,6 +48,12 @@ class Rule(IntEnum):
         """The reason as it stands in records, metrics and conditions: CamelCase."""
         return "".join(word.capitalize() for word in self.name.split("_"))
 
+    def told(self, delay_s: float) -> str:
+        """The text, with the back-off that the policy names (0: not known)."""
+        if delay_s <= 0 or self not in _BACK_OFFS:
+            return self.text
+        return f"{self.name.lower()} PT{delay_s:.6g}S, jitter"
+
 
 _TEXTS: Final = {
     Rule.ACCEPTED: "the subscriber accepted it",
@@ -68,6 +74,8 @@ _TEXTS: Final = {
     Rule.LOOP: "it came back too often",
     Rule.UNSENDABLE: "it cannot be sent in the format asked for",
 }
+
+_BACK_OFFS: Final = frozenset({Rule.EXPONENTIAL, Rule.LINEAR})
 
 # Kinds of failed exchanges (eventing.wire.client.ResponseFailure.kind), by the code that a record holds. Append only.
 FAILURES: Final = (

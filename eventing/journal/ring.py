@@ -8,42 +8,51 @@ rest of the journal. Reading is for people: it works in slices and gives the loo
 import itertools
 import secrets
 import struct
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
-from eventing.bindings.http import HeaderNames, decode, event_head, payload
+from eventing.bindings.http import HeaderNames, binary_head, decode, event_head, payload
 from eventing.bindings.json_format import decode_structured
 from eventing.event import Event
+from eventing.journal.details import DETAIL_BYTES, Detail, Details
+from eventing.journal.places import Place, Places, SubscriberEntry
 from eventing.journal.record import Decision, Rule
+from eventing.journal.refusals import Refusals
+from eventing.observe.redaction import redacted
 
-__all__ = ["Acceptance", "AttemptRecord", "Journal", "Refusal", "SubscriberEntry"]
+__all__ = ["Acceptance", "AttemptRecord", "Journal"]
 
-# receipt, received (wall clock), hash of the event's id, place of its bytes, their lengths: peer, head, payload; place number
-_ACCEPTANCE: Final = struct.Struct("<QdqQHIII")
+# receipt, received (clock), hash of the event's id, place of its bytes, their lengths: peer, head, payload; place number
+_ACCEPTANCE: Final = struct.Struct("<QdqQHIIi")
 _STRUCTURED: Final = 1 << 31  # set in the length of the payload of a structured event
-# receipt, started (clock), duration s, wait s, subscriber, note, status, attempt, limit, decision, rule, failure
-_ATTEMPT: Final = struct.Struct("<QdffIIHHHBBB")
+# receipt, started (clock), duration s, wait s, subscriber, detail, status, attempt, limit, decision, rule, failure
+_ATTEMPT: Final = struct.Struct("<QdffIQHHHBBB")
 # The operating system gives pages as they are first used: an idle process pays for none of these.
-RING_ATTEMPTS: Final = 1 << 17  # 5.4 MB
+RING_ATTEMPTS: Final = 1 << 17  # 6 MB
 RING_ACCEPTANCES: Final = 1 << 16  # 3 MB
 EVENT_BYTES: Final = 16 << 20
-NOTES: Final = 4096
-REFUSALS: Final = 1024
-SUBSCRIBERS: Final = 20_000
-PLACES: Final = 4096  # that are used no more
+# (event, subscriber) pairs whose failed attempts are chained to each other; beyond it the oldest chain is cut.
+TRAILS: Final = 20_000
+_FIRST: Final = 1
+_DELIVERED: Final = int(Decision.DELIVERED)
+_OPEN: Final = frozenset({Decision.RETRYING, Decision.FAILED, Decision.RELEASED})
+# Receipts are given before an event is stored: where storing takes time, they are recorded a little out of order.
+_DISORDER: Final = 256
 
 
 class Acceptance(NamedTuple):
-    """One accepted event, unpacked. `due` are the subscriber numbers to which it was due."""
+    """One accepted event, unpacked. `due` are the subscriber numbers to which it was due; `data_kept` is False where the channel
+    wants no data in the journal, or it was larger than all of the ring: then the event has none."""
 
     receipt: int
     received: float  # wall clock, seconds
+    stored: float  # the same moment on the loop's clock
     peer: str
     channel: str
     event: Event
     due: tuple[int, ...]
+    data_kept: bool
 
 
 class AttemptRecord(NamedTuple):
@@ -54,7 +63,7 @@ class AttemptRecord(NamedTuple):
     duration_s: float
     wait_s: float
     subscriber: int
-    note: int
+    detail: int
     status: int
     attempt: int
     limit: int
@@ -63,32 +72,12 @@ class AttemptRecord(NamedTuple):
     failure: int
 
 
-@dataclass(frozen=True, slots=True)
-class SubscriberEntry:
-    """Who a subscriber number stands for."""
-
-    subscription: str  # NS/NAME
-    uid: str
-    uri: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A request that was not accepted."""
-
-    received: float
-    peer: str
-    channel: str
-    event_id: str
-    status: int
-    detail: str
-
-
 class Journal:
     """The journal of one data-plane process.
 
     `clock` is the loop's clock, in which attempts are timed; `wall` the calendar's. Receipts are numbers within the process,
-    shown with the process's own random prefix so that they are unique across processes and restarts.
+    shown with the process's own random prefix so that they are unique across processes and restarts. `on_failure` is called with
+    the event, the subscriber and the number of the record (from 0) when an event ends otherwise than by delivery.
     """
 
     def __init__(
@@ -99,10 +88,17 @@ class Journal:
         attempts: int = RING_ATTEMPTS,
         acceptances: int = RING_ACCEPTANCES,
         event_bytes: int = EVENT_BYTES,
+        detail_bytes: int = DETAIL_BYTES,
         enabled: bool = True,
     ) -> None:
         self.enabled = enabled
         self.prefix = secrets.token_hex(4)
+        self.started = wall()
+        self.on_failure: Callable[[Event, int, int], None] | None = None
+        self.failures_written = 0  # counted by whoever writes them to disk
+        self.failures_lost = 0
+        self.refusals = Refusals(wall)
+        self.places = Places(wall)
         self._wall = wall
         self._clock = clock
         self.next_receipt: Callable[[], int] = itertools.count(1).__next__
@@ -117,36 +113,28 @@ class Journal:
         self._bytes_size = event_bytes
         self._bytes_written = 0  # never wraps; what begins before this less the size is overwritten
         self._pack_acceptance = _ACCEPTANCE.pack_into
-        self._places: dict[int, tuple[str, tuple[int, ...]]] = {}
-        self._past_places: deque[int] = deque()
-        self._place_number = 0
-        self._notes: dict[int, str] = {}
-        self._note_number = 0
-        self._refusals: deque[Refusal] = deque(maxlen=REFUSALS)
-        self._subscribers: dict[int, SubscriberEntry] = {}
-        self._subscriber_number = 0
+        self._details = Details(detail_bytes)
+        self._trails: dict[int, int] = {}  # receipt and subscriber → number of the last record, counted from 1
 
     # writing
 
-    def place(self, channel: str, due: tuple[int, ...]) -> int:
-        """A number for a channel and the subscribers to which its events are due, to be used in `accepted` from now on."""
-        self._place_number += 1
-        self._places[self._place_number] = (channel, due)
-        return self._place_number
+    def place(self, channel: str, due: tuple[int, ...], *, data: bool = True) -> int:
+        """A number for a channel and the subscribers to which its events are due, to be used in `accepted` from now on. `data`:
+        whether the data of its events is kept."""
+        return self.places.add(channel, due, data=data)
 
     def forget_place(self, number: int) -> None:
         """The number is used no more; what was accepted under it is still to be read for a while."""
-        if number in self._places:
-            self._past_places.append(number)
-            if len(self._past_places) > PLACES:
-                del self._places[self._past_places.popleft()]
+        self.places.forget(number)
 
     def accepted(self, event: Event, place: int, peer: bytes) -> None:
         """The event is stored; `event.receipt` is its number."""
         if not self.enabled:
             return
-        head = event.wire or event_head(event)
-        body = payload(event)
+        if place < 0:
+            head, body, structured = binary_head(event), b"", False
+        else:
+            head, body, structured = event.wire or event_head(event), payload(event), event.structured is not None
         record = b"".join((peer, head, body))
         size = len(record)
         limit = self._bytes_size
@@ -165,8 +153,8 @@ class Journal:
         self._pack_acceptance(
             self._index,
             (number % self._index_size) * _ACCEPTANCE.size,
-            event.receipt, self._wall(), hash(event.raw_id), at, len(peer), len(head),
-            length if event.structured is None else length | _STRUCTURED, place,
+            event.receipt, self._clock(), hash(event.raw_id), at, len(peer), len(head),
+            length | _STRUCTURED if structured else length, place,
         )  # fmt: skip
 
     def attempted(
@@ -183,43 +171,72 @@ class Journal:
         wait_s: float = 0.0,
         failure: int = 0,
         note: str = "",
+        delay_s: float = 0.0,
+        head: str = "",
     ) -> None:
-        """One attempt and what was decided after it; attempt 0 for a decision without an attempt."""
+        """One attempt and what was decided after it; attempt 0 for a decision without an attempt.
+
+        `note` is the error, or the beginning of the answer's body; `head` the lines of the answer's head; `delay_s` the back-off
+        that the policy names. All three are for what does not simply succeed; secrets in a note are masked."""
         if not self.enabled:
             return
         written = self._written
         self._written = written + 1
-        number = self._add_note(note) if note else 0
-        at = (written % self._size) * _ATTEMPT.size
-        if limit >= 0xFFFF:
-            limit, attempt = 0xFFFF, min(attempt, 0xFFFF)
+        detail = 0
+        if attempt != _FIRST or decision != _DELIVERED:
+            detail = self._detail(receipt, subscriber, decision, written, note, delay_s, head)
+            if limit >= 0xFFFF or attempt >= 0xFFFF:
+                limit, attempt = min(limit, 0xFFFF), min(attempt, 0xFFFF)
         self._pack(
-            self._ring, at, receipt, started, duration_s, wait_s, subscriber, number, status, attempt, limit, decision, rule,
-            failure,
+            self._ring, (written % self._size) * _ATTEMPT.size, receipt, started, duration_s, wait_s, subscriber, detail, status,
+            attempt, limit, decision, rule, failure,
         )  # fmt: skip
 
-    def _add_note(self, note: str) -> int:
-        self._note_number += 1
-        self._notes[self._note_number] = note[:300]
-        self._notes.pop(self._note_number - NOTES, None)
-        return self._note_number & 0xFFFFFFFF
+    def ended(
+        self,
+        event: Event,
+        subscriber: int,
+        started: float,
+        duration_s: float,
+        status: int,
+        decision: int,
+        rule: int,
+        *,
+        attempt: int = 0,
+        note: str = "",
+    ) -> None:
+        """The event has ended at this subscriber otherwise than by delivery: dead-lettered or dropped."""
+        record = self._written
+        self.attempted(event.receipt, subscriber, attempt, started, duration_s, status, decision, rule, note=note)
+        if self.on_failure is not None and self.enabled:
+            self.on_failure(event, subscriber, record)
+
+    def _detail(self, receipt: int, subscriber: int, decision: int, written: int, note: str, delay_s: float, head: str) -> int:
+        """Chain the record to the one before it of the same event and subscriber, and keep what it says."""
+        trails = self._trails
+        key = receipt << 32 | subscriber
+        previous = trails.pop(key, 0)
+        if decision in _OPEN:
+            trails[key] = written + 1
+            if len(trails) > TRAILS:
+                del trails[next(iter(trails))]
+        elif decision == _DELIVERED:
+            return 0
+        return self._details.add(previous, delay_s, head, redacted(note) if note else "")
 
     def refused(self, peer: str, channel: str, event_id: str, status: int, detail: str) -> None:
         """A request was answered with an error; nothing was stored."""
-        self._refusals.append(Refusal(self._wall(), peer, channel, event_id, status, detail[:300]))
+        self.refusals.add(peer, channel, event_id, status, detail)
 
     def subscriber(self, subscription: str, uid: str, uri: str) -> int:
         """A number for a subscriber, to be used in records from now on."""
-        self._subscriber_number += 1
-        self._subscribers[self._subscriber_number] = SubscriberEntry(subscription, uid, uri)
-        self._subscribers.pop(self._subscriber_number - SUBSCRIBERS, None)
-        return self._subscriber_number
+        return self.places.subscriber(subscription, uid, uri)
 
     def rename(self, number: int, subscription: str, uid: str, uri: str) -> None:
         """The subscriber of this number has another address now."""
-        self._subscribers[number] = SubscriberEntry(subscription, uid, uri)
+        self.places.rename(number, subscription, uid, uri)
 
-    # reading
+    # reading: what is common to all
 
     def receipt_text(self, receipt: int) -> str:
         return f"{self.prefix}-{receipt}"
@@ -228,15 +245,23 @@ class Journal:
         """The calendar's time of a moment on the loop's clock."""
         return self._wall() - (self._clock() - clock_time)
 
-    def entry(self, subscriber: int) -> SubscriberEntry | None:
-        return self._subscribers.get(subscriber)
-
-    def note(self, number: int) -> str:
-        return self._notes.get(number, "") if number else ""
+    def clock_time(self, wall_time: float) -> float:
+        """The loop's clock at a moment of the calendar."""
+        return self._clock() - (self._wall() - wall_time)
 
     @property
-    def refusals(self) -> tuple[Refusal, ...]:
-        return tuple(self._refusals)
+    def now(self) -> float:
+        """The calendar's time, in seconds."""
+        return self._wall()
+
+    def entry(self, subscriber: int) -> SubscriberEntry | None:
+        return self.places.entry(subscriber)
+
+    def detail(self, record: AttemptRecord) -> Detail | None:
+        """What the record says beside its numbers; None where it says nothing, or that was overwritten."""
+        return self._details.read(record.detail)
+
+    # reading acceptances
 
     @property
     def accepted_events(self) -> int:
@@ -244,28 +269,65 @@ class Journal:
 
     @property
     def acceptances_kept_from(self) -> int:
-        return max(0, self._accepted - self._index_size)
+        """Number of the oldest acceptance whose event is still there."""
+        oldest = max(0, self._accepted - self._index_size)
+        held_from = self._bytes_written - self._bytes_size
+        if held_from <= 0 or oldest == self._accepted:
+            return oldest
+        kept = range(oldest, self._accepted)
+        return oldest + bisect_left(kept, held_from, key=lambda number: int(self._acceptance_values(number)[3]))
 
     @property
     def overwritten_events(self) -> int:
-        """How many acceptances are gone, at least."""
+        """How many acceptances are gone."""
         return self.acceptances_kept_from
 
-    def acceptances(self, first: int, count: int, *, receipt: int, event_id: str) -> list[Acceptance]:
-        """Those of number `first` to `first + count - 1` that have this receipt or are of an event with this id."""
+    def _acceptance_values(self, number: int) -> tuple[int, float, int, int, int, int, int, int]:
+        values: tuple[int, float, int, int, int, int, int, int] = _ACCEPTANCE.unpack_from(
+            self._index, (number % self._index_size) * _ACCEPTANCE.size
+        )
+        return values
+
+    def acceptances(self, first: int, count: int, *, receipt: int = 0, event_id: str | None = None) -> list[Acceptance]:
+        """Those of number `first` to `first + count - 1`: all, or those that have this receipt or are of an event with this
+        id."""
         found = []
-        wanted = hash(event_id.encode())
+        raw_id = b"" if event_id is None else event_id.encode(errors="surrogateescape")
+        wanted = hash(raw_id)
+        everything = not receipt and event_id is None
         for number in range(max(first, self.acceptances_kept_from), min(first + count, self._accepted)):
-            values = _ACCEPTANCE.unpack_from(self._index, (number % self._index_size) * _ACCEPTANCE.size)
-            if values[0] != receipt and values[2] != wanted:
+            values = self._acceptance_values(number)
+            if not everything and values[0] != receipt and (event_id is None or values[2] != wanted):
                 continue
             acceptance = self._acceptance(*values)
-            if acceptance is not None and (values[0] == receipt or acceptance.event.attributes["id"] == event_id):
+            if acceptance is not None and (everything or values[0] == receipt or acceptance.event.attributes["id"] == event_id):
                 found.append(acceptance)
         return found
 
+    def find(self, receipt: int) -> Acceptance | None:
+        """The acceptance of this receipt, found by halving; None where it is gone, or never was."""
+        kept = range(self.acceptances_kept_from, self._accepted)
+        near = kept.start + bisect_left(kept, receipt, key=lambda number: self._acceptance_values(number)[0])
+        for distance in range(_DISORDER):
+            for number in {near + distance, near - distance}:
+                if number in kept:
+                    values = self._acceptance_values(number)
+                    if values[0] == receipt:
+                        return self._acceptance(*values)
+        return None
+
+    def accepted_since(self, moment: float) -> int:
+        """Number of the first acceptance received at `moment` (of the loop's clock) or later."""
+        kept = range(self.acceptances_kept_from, self._accepted)
+        return kept.start + bisect_left(kept, moment, key=lambda number: self._acceptance_values(number)[1])
+
+    def channel_of(self, number: int) -> tuple[str, float]:
+        """The channel that took acceptance `number`, and when, on the loop's clock."""
+        values = self._acceptance_values(number)
+        return self.places.place(values[7]).channel, values[1]
+
     def _acceptance(
-        self, receipt: int, received: float, _hash: int, at: int, peer: int, head: int, body: int, place: int
+        self, receipt: int, received: float, _hash: int, at: int, peer: int, head: int, body: int, place_number: int
     ) -> Acceptance | None:
         """The record with its event made again from its bytes; None where those are gone."""
         structured, body = bool(body & _STRUCTURED), body & ~_STRUCTURED
@@ -273,29 +335,74 @@ class Journal:
             return None  # overwritten, or never written: larger than all of the ring
         offset = at % self._bytes_size
         record = bytes(self._bytes[offset : offset + peer + head + body])
-        data = record[peer + head :]
-        if structured:
-            event = decode_structured(data)
-        else:
-            names = HeaderNames()
-            lines = [line.partition(b": ") for line in record[peer : peer + head].split(b"\r\n") if line]
-            (event,) = decode([(names[name], value) for name, _, value in lines], data)
+        lines, data = record[peer : peer + head], record[peer + head :]
+        event = decode_structured(data) if structured else event_of(lines, data)
         event.receipt = receipt
-        channel, due = self._places.get(place, ("", ()))
-        return Acceptance(receipt, received, record[:peer].decode(), channel, event, due)
+        place: Place = self.places.place(place_number)
+        kept = place.data and (structured or b"content-length: %d\r\n" % body in lines)
+        return Acceptance(
+            receipt, self.wall_time(received), received, record[:peer].decode(), place.channel, event, place.due, kept
+        )
+
+    # reading attempts
 
     def attempts(self, first: int, count: int) -> list[AttemptRecord]:
         """Records number `first` to `first + count - 1`, counted from the process's start; those overwritten are left out."""
-        lowest = max(first, self._written - self._size, 0)
-        records = []
-        for number in range(lowest, min(first + count, self._written)):
-            values = _ATTEMPT.unpack_from(self._ring, (number % self._size) * _ATTEMPT.size)
-            records.append(AttemptRecord._make((*values[:9], Decision(values[9]), Rule(values[10]), values[11])))
-        return records
+        return [self.attempt(number) for number in self._numbers(first, count)]
+
+    def attempts_of(self, receipts: Collection[int], first: int, count: int) -> list[AttemptRecord]:
+        """Those of `attempts` that are of these receipts."""
+        unpack, ring, size = _RECEIPT.unpack_from, self._ring, self._size
+        return [
+            self.attempt(number)
+            for number in self._numbers(first, count)
+            if unpack(ring, (number % size) * _ATTEMPT.size)[0] in receipts
+        ]
+
+    def attempts_by(self, subscribers: Collection[int], first: int, count: int) -> list[AttemptRecord]:
+        """Those of `attempts` that are of these subscribers."""
+        unpack, ring, size = _SUBSCRIBER.unpack_from, self._ring, self._size
+        return [
+            self.attempt(number)
+            for number in self._numbers(first, count)
+            if unpack(ring, (number % size) * _ATTEMPT.size)[0] in subscribers
+        ]
+
+    def attempt(self, number: int) -> AttemptRecord:
+        """Record number `number`, which must not be overwritten."""
+        values = _ATTEMPT.unpack_from(self._ring, (number % self._size) * _ATTEMPT.size)
+        return AttemptRecord._make((*values[:9], Decision(values[9]), Rule(values[10]), values[11]))
+
+    def trail(self, number: int) -> list[AttemptRecord]:
+        """Record `number` and those before it of the same event and subscriber that did not succeed, oldest first, as far as they
+        are still there."""
+        found: list[AttemptRecord] = []
+        while number >= self.attempts_kept_from:
+            record = self.attempt(number)
+            found.append(record)
+            detail = self.detail(record)
+            if detail is None or not detail.previous:
+                break
+            number = detail.previous - 1
+        return found[::-1]
+
+    def attempts_since(self, moment: float) -> int:
+        """Number of the first record written at `moment` (of the loop's clock) or later: records are written when they end."""
+        kept = self._numbers(0, self._written)
+        return kept.start + bisect_left(kept, moment, key=self.attempt_ended)
+
+    def attempt_ended(self, number: int) -> float:
+        """When record `number` was written, on the loop's clock."""
+        _, started, duration_s = _ENDED.unpack_from(self._ring, (number % self._size) * _ATTEMPT.size)
+        return float(started + duration_s)
+
+    def _numbers(self, first: int, count: int) -> range:
+        lowest = max(first, self.attempts_kept_from)
+        return range(lowest, max(lowest, min(first + count, self._written)))
 
     @property
     def overwritten_attempts(self) -> int:
-        return max(0, self._written - self._size)
+        return self.attempts_kept_from
 
     @property
     def attempts_written(self) -> int:
@@ -304,3 +411,16 @@ class Journal:
     @property
     def attempts_kept_from(self) -> int:
         return max(0, self._written - self._size)
+
+
+_RECEIPT: Final = struct.Struct("<Q")
+_ENDED: Final = struct.Struct("<Qdf")
+_SUBSCRIBER: Final = struct.Struct("<24xI")
+
+
+def event_of(head: bytes, data: bytes) -> Event:
+    """The event of a head in binary mode, as `event_head` makes it, and its data."""
+    names = HeaderNames()
+    lines: Sequence[tuple[bytes, bytes, bytes]] = [line.partition(b": ") for line in head.split(b"\r\n") if line]
+    (event,) = decode([(names[name], value) for name, _, value in lines], data)
+    return event

@@ -1,122 +1,233 @@
-"""The journal as people ask for it: what became of one event, as plain data.
+"""The journal as people ask for it: what became of one event.
 
-The shape is stable; `eventing trace -o json` prints it. Reading works in slices and gives the loop its turn in between, so that
-a question never stalls a delivery.
+Reading works in slices and gives the loop its turn in between, so that a question never stalls a delivery.
 """
 
 import asyncio
-from collections.abc import Iterable
+import base64
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal, cast
 
+from eventing.journal.documents import (
+    Attempt,
+    Data,
+    Delivery,
+    JournalState,
+    Match,
+    NotDue,
+    Refused,
+    RefusedGroup,
+    Response,
+    Trace,
+    as_dict,
+)
 from eventing.journal.record import FAILURES, Decision, Rule
-from eventing.journal.ring import Acceptance, AttemptRecord, Journal, Refusal
+from eventing.journal.refusals import Refusal
+from eventing.journal.ring import Acceptance, AttemptRecord, Journal
+from eventing.observe.lines import printable
 
-__all__ = ["story"]
+__all__ = ["attempt_document", "data_document", "delivery_document", "moment", "story", "trace"]
 
-SLICE: Final = 2000  # records looked at in one turn of the loop: about 2 ms
+SLICE: Final = 500  # records looked at in one turn of the loop: about 0.2 ms
 MATCHES_MAX: Final = 100
 REFUSALS_S: Final = 300.0
+REFUSALS_SHOWN: Final = 20
+# What was refused is counted over the last minute; over the last quarter of an hour where that was quiet.
+WINDOWS_S: Final = (60.0, 900.0)
+REMOVED_S: Final = 3600.0  # a subscription that went longer before an event was accepted is not spoken of any more
+# An event may have been handed out before its acceptance was recorded, where the channel answers later.
+AHEAD_S: Final = 1.0
+TEXT_SHOWN: Final = 2000  # characters of an event's data
+
+_OUTCOMES: Final = {
+    Decision.DELIVERED: "delivered",
+    Decision.RETRYING: "retrying",
+    Decision.DEAD_LETTERED: "dead-lettered",
+    Decision.DROPPED: "dropped",
+    Decision.FAILED: "failed",
+    Decision.REPLIED: "replied",
+    Decision.RELEASED: "released",
+}
+_ENDS: Final = {
+    Decision.DELIVERED: "delivered",
+    Decision.DEAD_LETTERED: "dead-lettered",
+    Decision.DROPPED: "dropped",
+}
+Recorded = Callable[[str], Awaitable[Sequence[Match]]]
+"""What the record of failures on disk knows of an event id or a receipt."""
 
 
 async def story(journal: Journal, query: str) -> dict[str, Any]:
+    """`trace` as plain data."""
+    return as_dict(await trace(journal, query))
+
+
+async def trace(
+    journal: Journal, query: str, *, channel: str = "", with_data: bool = False, recorded: Recorded | None = None
+) -> Trace:
     """What is known of a receipt or an event id: every acceptance that matches, newest last, with each subscription's attempts
-    and end; and, where none matches, what was refused in the last five minutes."""
-    acceptances = await _find(journal, query)
-    if not acceptances:
-        return {"matches": [], "refused": [_refusal(refusal) for refusal in _recent(journal, query)]}
-    wanted = {acceptance.receipt for acceptance in acceptances}
-    records: dict[int, list[AttemptRecord]] = {receipt: [] for receipt in wanted}
-    position = journal.attempts_kept_from
-    while position < journal.attempts_written:
-        for record in journal.attempts(position, SLICE):
-            if record.receipt in wanted:
-                records[record.receipt].append(record)
-        position += SLICE
-        await asyncio.sleep(0)
-    return {
-        "matches": [_match(journal, acceptance, records[acceptance.receipt]) for acceptance in acceptances],
-        "refused": [],
-    }
+    and end; and, where none matches, what was refused lately, at `channel` (NAMESPACE/NAME) or anywhere.
+
+    `with_data`: the whole data of the events, too. `recorded` asks the disk for what memory does not know any more."""
+    acceptances = [a for a in await _find(journal, query) if channel in {"", a.channel}]
+    matches = await _matches(journal, acceptances, with_data=with_data)
+    if recorded is not None:
+        known = {match.receipt for match in matches}
+        older = [each for each in await recorded(query) if each.receipt not in known and channel in {"", each.channel}]
+        matches = [*older, *matches][-MATCHES_MAX:]
+    refused: list[Refused] = []
+    groups: list[RefusedGroup] = []
+    window_s = 0.0
+    if not matches:
+        at_channel = [each for each in journal.refusals.kept if channel in {"", each.channel}]
+        refused = [_refused(refusal) for refusal in _recent(journal, at_channel, query)]
+        window_s, groups = _grouped(journal, at_channel)
+    return Trace(
+        query=query, matches=matches, refused=refused, refused_groups=groups, refused_window_s=window_s, journal=state(journal)
+    )
 
 
 async def _find(journal: Journal, query: str) -> list[Acceptance]:
-    found: list[Acceptance] = []
     prefix, _, number = query.rpartition("-")
-    receipt = int(number) if prefix == journal.prefix and number.isdecimal() and number.isascii() else 0
+    if prefix == journal.prefix and number.isdecimal() and number.isascii() and len(number) < 20:
+        found = journal.find(int(number))
+        if found is not None:
+            return [found]
+    matching: list[Acceptance] = []
     position = journal.acceptances_kept_from
     while position < journal.accepted_events:
-        found += journal.acceptances(position, SLICE, receipt=receipt, event_id=query)
+        matching += journal.acceptances(position, SLICE, event_id=query)
         position += SLICE
         await asyncio.sleep(0)
-    return found[-MATCHES_MAX:]
+    return matching[-MATCHES_MAX:]
 
 
-def _recent(journal: Journal, query: str) -> Iterable[Refusal]:
-    refusals = journal.refusals
-    same_id = [refusal for refusal in refusals if refusal.event_id == query]
-    if same_id:
-        return same_id
-    newest = refusals[-1].received if refusals else 0.0
-    return [refusal for refusal in refusals if refusal.received > newest - REFUSALS_S][-20:]
+async def _matches(journal: Journal, acceptances: list[Acceptance], *, with_data: bool) -> list[Match]:
+    if not acceptances:
+        return []
+    records: dict[int, list[AttemptRecord]] = {acceptance.receipt: [] for acceptance in acceptances}
+    position = journal.attempts_since(min(acceptance.stored for acceptance in acceptances) - AHEAD_S)
+    while position < journal.attempts_written:
+        for record in journal.attempts_of(records, position, SLICE):
+            records[record.receipt].append(record)
+        position += SLICE
+        await asyncio.sleep(0)
+    return [_match(journal, each, records[each.receipt], with_data=with_data) for each in acceptances]
 
 
-def _match(journal: Journal, acceptance: Acceptance, records: list[AttemptRecord]) -> dict[str, Any]:
+def _match(journal: Journal, acceptance: Acceptance, records: list[AttemptRecord], *, with_data: bool) -> Match:
     attributes = acceptance.event.attributes
     numbers = list(dict.fromkeys([*acceptance.due, *(record.subscriber for record in records)]))
-    return {
-        "receipt": journal.receipt_text(acceptance.receipt),
-        "id": attributes["id"],
-        "source": attributes["source"],
-        "type": attributes["type"],
-        "channel": acceptance.channel,
-        "received": _iso(acceptance.received),
-        "from": acceptance.peer,
-        "deliveries": [
-            _delivery(journal, number, [record for record in records if record.subscriber == number]) for number in numbers
-        ],
-    }
-
-
-def _delivery(journal: Journal, number: int, records: list[AttemptRecord]) -> dict[str, Any]:
-    entry = journal.entry(number)
-    state, reason = "pending", ""
+    by_number: dict[int, list[AttemptRecord]] = {number: [] for number in numbers}
     for record in records:
-        if record.decision is Decision.DELIVERED:
-            state, reason = "delivered", ""
-        elif record.decision is Decision.DEAD_LETTERED:
-            state, reason = "dead-lettered", record.rule.reason
-        elif record.decision is Decision.DROPPED:
-            state, reason = "dropped", record.rule.reason
-    return {
-        "subscription": entry.subscription if entry else "",
-        "uid": entry.uid if entry else "",
-        "subscriber": entry.uri if entry else "",
-        "state": state,
-        "reason": reason,
-        "attempts": [_attempt(journal, record) for record in records],
-    }
+        by_number[record.subscriber].append(record)
+    deliveries = [delivery_document(journal, number, by_number[number], acceptance.stored) for number in numbers]
+    return Match(
+        receipt=journal.receipt_text(acceptance.receipt),
+        id=attributes["id"],
+        source=attributes["source"],
+        type=attributes["type"],
+        channel=acceptance.channel,
+        received=moment(acceptance.received),
+        from_=acceptance.peer,
+        attributes=dict(attributes),
+        data=data_document(acceptance, whole=with_data),
+        deliveries=deliveries,
+        not_due=_not_due(journal, acceptance, set(numbers), {each.subscription for each in deliveries}),
+        kept="memory",
+    )
 
 
-def _attempt(journal: Journal, record: AttemptRecord) -> dict[str, Any]:
+def data_document(acceptance: Acceptance, *, whole: bool = False, shown: int = TEXT_SHOWN) -> Data:
+    """The data of the event, as far as it is kept; `shown` characters of it where it is text."""
+    if not acceptance.data_kept:
+        return Data(size=None, kept=False, text="")
+    data = acceptance.event.data
+    try:
+        text = data[: shown * 4].decode()
+    except UnicodeDecodeError as error:  # a character cut in two is no reason to show nothing
+        text = data[: error.start].decode() if error.start > shown * 4 - 4 else ""
+    return Data(
+        size=len(data),
+        kept=True,
+        text=printable(text[:shown], keep="\n\t"),
+        base64=base64.b64encode(data).decode() if whole else None,
+    )
+
+
+def _not_due(journal: Journal, acceptance: Acceptance, numbers: set[int], due: set[str]) -> list[NotDue]:
+    """The channel's other subscriptions, and why the event was not due to them; one entry for each name."""
+    found: dict[str, NotDue] = {}
+    for number, entry in journal.places.entries():
+        if entry.channel != acceptance.channel or number in numbers or entry.subscription in due:
+            continue
+        reason: Literal["AddedLater", "Removed"]
+        if entry.since > acceptance.received:
+            reason, text = "AddedLater", f"it was added to the channel later, at {moment(entry.since)}"
+        elif entry.left and acceptance.received - REMOVED_S < entry.left <= acceptance.received:
+            reason, text = "Removed", f"it was removed from the channel before, at {moment(entry.left)}"
+        else:
+            continue
+        found[entry.subscription] = NotDue(subscription=entry.subscription, uid=entry.uid, reason=reason, explanation=text)
+    return list(found.values())
+
+
+def delivery_document(journal: Journal, number: int, records: Sequence[AttemptRecord], stored: float) -> Delivery:
+    """What became of an event at subscriber `number`, of its `records` there; `stored`: when it was accepted (loop's clock)."""
+    entry = journal.entry(number)
+    state, reason, explanation = "pending", "", ""
+    for record in records:
+        if record.decision in _ENDS:
+            state = _ENDS[record.decision]
+            reason, explanation = ("", "") if state == "delivered" else (record.rule.reason, record.rule.text)
+    if not records and _overwritten(journal, stored):
+        state, reason = "unknown", "Overwritten"
+        explanation = "the journal has overwritten what it knew of it"
+    return Delivery(
+        subscription=entry.subscription if entry else "",
+        uid=entry.uid if entry else "",
+        subscriber=entry.uri if entry else "",
+        state=cast("Any", state),
+        reason=reason,
+        explanation=explanation,
+        attempts=[attempt_document(journal, record) for record in records],
+    )
+
+
+def _overwritten(journal: Journal, stored: float) -> bool:
+    """Whether records of what was accepted at `stored` may have been overwritten."""
+    oldest = journal.attempts_kept_from
+    return bool(oldest) and journal.attempt_ended(oldest) > stored
+
+
+def attempt_document(journal: Journal, record: AttemptRecord) -> Attempt:
     failure = FAILURES[record.failure]
-    note = journal.note(record.note)
-    return {
-        "number": record.attempt,
-        "started": _iso(journal.wall_time(record.started)),
-        "duration_ms": round(record.duration_s * 1000, 3),
-        "status": record.status,
-        "error": ": ".join(part for part in (failure, note) if part) if failure or _refusal_note(record) else "",
-        "decision": _decision(record, failure, note),
-    }
+    detail = journal.detail(record)
+    text = detail.text if detail else ""
+    answered = record.status and record.decision in {Decision.RETRYING, Decision.FAILED}
+    shown = record.rule is not Rule.REPLY_FAILED and record.decision in {Decision.RETRYING, Decision.FAILED}
+    return Attempt(
+        number=record.attempt,
+        started=moment(journal.wall_time(record.started)),
+        duration_ms=round(record.duration_s * 1000, 3),
+        status=record.status,
+        error=": ".join(part for part in (failure, text) if part) if failure or shown else "",
+        outcome=cast("Any", _OUTCOMES[record.decision]),
+        rule=record.rule.reason,
+        retries=record.limit,
+        wait_s=round(record.wait_s, 3),
+        decision=_decision(record, failure, text, detail.delay_s if detail else 0.0),
+        response=Response(headers=_headers(detail.head), body="" if failure else text) if answered and detail else None,
+    )
 
 
-def _refusal_note(record: AttemptRecord) -> bool:
-    """Whether the note is the beginning of what the subscriber answered."""
-    return record.decision in {Decision.RETRYING, Decision.FAILED} and record.rule is not Rule.REPLY_FAILED
+def _headers(head: str) -> dict[str, str]:
+    return {name: printable(value) for name, _, value in (line.partition(": ") for line in head.split("\r\n")) if name}
 
 
-def _decision(record: AttemptRecord, failure: str, note: str) -> str:
+def _decision(record: AttemptRecord, failure: str, text: str, delay_s: float) -> str:
     """One line: what came, what was decided, by which rule."""
     came = failure or (str(record.status) if record.status else "")
     rule = record.rule.text
@@ -124,27 +235,71 @@ def _decision(record: AttemptRecord, failure: str, note: str) -> str:
         case Decision.DELIVERED:
             return f"delivered: {came}"
         case Decision.RETRYING:
-            return f"{came} → retry {record.attempt} of {record.limit} in {record.wait_s:.1f} s: {rule}"
+            wait = f"{record.wait_s:.1f}" if record.wait_s >= 1 else f"{record.wait_s:.2g}"
+            return f"{came} → retry {record.attempt} of {record.limit} in {wait} s: {record.rule.told(delay_s)}"
         case Decision.FAILED:
-            return f"{came} → no more attempts: {rule}" + (f" ({note})" if record.rule is Rule.REPLY_FAILED else "")
+            return f"{came} → no more attempts: {rule}" + (f" ({text})" if record.rule is Rule.REPLY_FAILED and text else "")
         case Decision.DEAD_LETTERED:
-            return f"dead-lettered to {note}: {rule}"
+            return f"dead-lettered to {text}: {rule}" if text else f"dead-lettered: {rule}"
         case Decision.DROPPED:
-            return f"dropped ({record.rule.reason}): {rule}" + (f" ({note})" if note else "")
+            return f"dropped ({record.rule.reason}): {rule}" + (f" ({text})" if text else "")
         case _:
             return record.decision.name.lower()
 
 
-def _refusal(refusal: Refusal) -> dict[str, Any]:
-    return {
-        "received": _iso(refusal.received),
-        "channel": refusal.channel,
-        "from": refusal.peer,
-        "id": refusal.event_id,
-        "status": refusal.status,
-        "reason": refusal.detail,
-    }
+def _recent(journal: Journal, refusals: Sequence[Refusal], query: str) -> Iterable[Refusal]:
+    same_id = [refusal for refusal in refusals if refusal.event_id == query]
+    if same_id:
+        return same_id[-REFUSALS_SHOWN:]
+    oldest = journal.now - REFUSALS_S
+    return [refusal for refusal in refusals if refusal.received > oldest][-REFUSALS_SHOWN:]
 
 
-def _iso(wall: float) -> str:
+def _grouped(journal: Journal, refusals: Sequence[Refusal]) -> tuple[float, list[RefusedGroup]]:
+    """Refusals of the last minute, or quarter of an hour, counted by address, status and reason; most first."""
+    for window_s in WINDOWS_S:
+        recent = [refusal for refusal in refusals if refusal.received > journal.now - window_s]
+        if recent:
+            counted = Counter((each.channel, each.status, each.detail) for each in recent)
+            last = {(each.channel, each.status, each.detail): each.received for each in recent}
+            return window_s, [
+                RefusedGroup(channel=key[0], status=key[1], reason=key[2], count=count, last=moment(last[key]))
+                for key, count in counted.most_common(REFUSALS_SHOWN)
+            ]
+    return WINDOWS_S[0], []
+
+
+def _refused(refusal: Refusal) -> Refused:
+    return Refused(
+        received=moment(refusal.received),
+        channel=refusal.channel,
+        from_=refusal.peer,
+        id=refusal.event_id,
+        status=refusal.status,
+        reason=refusal.detail,
+    )
+
+
+def state(journal: Journal) -> JournalState:
+    """What the journal can still answer for."""
+    oldest = journal.attempts_kept_from
+    since = journal.started
+    if oldest:
+        since = max(since, journal.wall_time(journal.attempt_ended(oldest)))
+    kept_from = journal.acceptances_kept_from
+    if kept_from:
+        since = max(since, journal.wall_time(journal.channel_of(kept_from)[1]) if kept_from < journal.accepted_events else since)
+    return JournalState(
+        process=journal.prefix,
+        since=moment(since),
+        events=journal.accepted_events - kept_from,
+        overwritten_events=kept_from,
+        overwritten_attempts=oldest,
+        failures_written=journal.failures_written,
+        failures_lost=journal.failures_lost,
+    )
+
+
+def moment(wall: float) -> str:
+    """A time of the calendar as RFC 3339, UTC, milliseconds."""
     return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

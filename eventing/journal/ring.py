@@ -18,7 +18,7 @@ from eventing.event import Event
 from eventing.journal.details import DETAIL_BYTES, Detail, Details
 from eventing.journal.places import Place, Places, SubscriberEntry
 from eventing.journal.record import Decision, Rule
-from eventing.journal.refusals import Refusals
+from eventing.journal.refusals import Refusal, Refusals
 from eventing.observe.redaction import redacted
 
 __all__ = ["Acceptance", "AttemptRecord", "Journal"]
@@ -97,7 +97,7 @@ class Journal:
         self.on_failure: Callable[[Event, int, int], None] | None = None
         self.failures_written = 0  # counted by whoever writes them to disk
         self.failures_lost = 0
-        self.refusals = Refusals(wall)
+        self.refused_requests = Refusals(wall)
         self.places = Places(wall)
         self._wall = wall
         self._clock = clock
@@ -226,7 +226,7 @@ class Journal:
 
     def refused(self, peer: str, channel: str, event_id: str, status: int, detail: str) -> None:
         """A request was answered with an error; nothing was stored."""
-        self.refusals.add(peer, channel, event_id, status, detail)
+        self.refused_requests.add(peer, channel, event_id, status, detail)
 
     def subscriber(self, subscription: str, uid: str, uri: str) -> int:
         """A number for a subscriber, to be used in records from now on."""
@@ -253,6 +253,10 @@ class Journal:
     def now(self) -> float:
         """The calendar's time, in seconds."""
         return self._wall()
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        return self.refused_requests.kept
 
     def entry(self, subscriber: int) -> SubscriberEntry | None:
         return self.places.entry(subscriber)

@@ -81,7 +81,7 @@ async def trace(
     groups: list[RefusedGroup] = []
     window_s = 0.0
     if not matches:
-        at_channel = [each for each in journal.refusals.kept if channel in {"", each.channel}]
+        at_channel = [each for each in journal.refusals if channel in {"", each.channel}]
         refused = [_refused(refusal) for refusal in _recent(journal, at_channel, query)]
         window_s, groups = _grouped(journal, at_channel)
     return Trace(

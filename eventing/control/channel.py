@@ -8,7 +8,7 @@ from typing import Final
 
 from eventing.control import reasons
 from eventing.control.reconciler import KindReconciler
-from eventing.control.references import UnresolvedError
+from eventing.control.references import UnresolvedError, targets
 from eventing.control.status import FIELD_MANAGER, deleted, key_of
 from eventing.control.world import Backing, World, owner_channel
 from eventing.errors import ApiError, ApiUnavailableError, ObjectConflictError, ObjectExistsError, ObjectNotFoundError
@@ -143,13 +143,7 @@ async def mark_dead_letter_sink(
         status.pop(field, None)
     sink = ((channel.get("spec") or {}).get("delivery") or {}).get("deadLetterSink")
     namespace = watcher[1][0]
-    reference = (sink or {}).get("ref")
-    world.references.track(
-        watcher,
-        [(reference["apiVersion"], reference["kind"], reference.get("namespace") or namespace, reference["name"])]
-        if reference
-        else (),
-    )
+    world.references.track(watcher, targets(namespace, sink))
     if not sink:
         conditions.mark_true(
             reasons.DEAD_LETTER_SINK_RESOLVED, reasons.DEAD_LETTER_SINK_NOT_CONFIGURED, reasons.NO_DEAD_LETTER_SINK

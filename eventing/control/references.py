@@ -15,7 +15,7 @@ from eventing.kube import Cache, Change, KubeClient
 from eventing.reconcile import Key, Tracker
 from eventing.resources.kinds import Kind, Object
 
-__all__ = ["References", "Resolved", "Target", "UnresolvedError", "Watcher"]
+__all__ = ["References", "Resolved", "Target", "UnresolvedError", "Watcher", "targets"]
 
 _FIRST_LIST_S: Final = 5.0
 _UNSERVED_RETRY_S: Final = 15.0
@@ -24,6 +24,12 @@ Watcher = tuple[str, Key]
 """Which reconciler's key depends on something."""
 Target = tuple[str, str, str, str]
 """apiVersion, kind, namespace, name of what it depends on."""
+
+
+def targets(namespace: str, *destinations: Mapping[str, Any] | None) -> list[Target]:
+    """What the destinations of an object in `namespace` refer to; those that are None, or plain URIs, to nothing."""
+    references = [destination["ref"] for destination in destinations if destination and destination.get("ref")]
+    return [(ref["apiVersion"], ref["kind"], ref.get("namespace") or namespace, ref["name"]) for ref in references]
 
 
 @dataclass(frozen=True, slots=True)

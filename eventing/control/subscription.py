@@ -12,7 +12,7 @@ from typing import Any
 
 from eventing.control import reasons
 from eventing.control.reconciler import KindReconciler
-from eventing.control.references import Resolved, Target, UnresolvedError
+from eventing.control.references import Resolved, Target, UnresolvedError, targets
 from eventing.control.status import key_of
 from eventing.control.subscriber_table import channel_named_by
 from eventing.control.world import Backing
@@ -178,10 +178,8 @@ class _ReferenceError(UnresolvedError):
 def _targets(subscription: Object) -> list[Target]:
     """What the Subscription's destinations refer to (its channel calls it in by the subscriber table)."""
     spec = subscription["spec"]
-    destinations = (spec.get("subscriber"), spec.get("reply"), (spec.get("delivery") or {}).get("deadLetterSink"))
-    references = [destination["ref"] for destination in destinations if destination and destination.get("ref")]
-    namespace = subscription["metadata"].get("namespace", "")
-    return [(ref["apiVersion"], ref["kind"], ref.get("namespace") or namespace, ref["name"]) for ref in references]
+    sink = (spec.get("delivery") or {}).get("deadLetterSink")
+    return targets(subscription["metadata"].get("namespace", ""), spec.get("subscriber"), spec.get("reply"), sink)
 
 
 def _fields(resolved: Resolved, uri: str, ca_certs: str, audience: str) -> Object:

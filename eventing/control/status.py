@@ -1,6 +1,5 @@
 """Status, written only where it changed, conditions and observedGeneration in the same write."""
 
-import copy
 from typing import Any
 
 from eventing.errors import ObjectNotFoundError
@@ -22,8 +21,11 @@ def deleted(obj: Object) -> bool:
 
 
 def begin_status(obj: Object) -> Object:
-    """A status to work on, which speaks of the object's present generation."""
-    status: Object = copy.deepcopy(obj.get("status") or {})
+    """A status to work on, which speaks of the object's present generation.
+
+    Its fields are the cached object's own: they are replaced, never altered (a channel's may hold thousands of entries).
+    """
+    status: Object = dict(obj.get("status") or {})
     status["observedGeneration"] = obj["metadata"].get("generation", 1)
     return status
 

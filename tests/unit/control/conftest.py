@@ -26,8 +26,40 @@ MEMORY = channelable_kind(kind="InMemoryChannel", plural="inmemorychannels", sco
 DURABLE = channelable_kind(kind="DurableChannel", plural="durablechannels", version="v1beta1")
 
 
+def _refuse(self: object, *_: object, **__: object) -> Any:
+    raise AssertionError("an object that others hold too is altered in place")
+
+
+class FrozenDict(dict[str, Any]):
+    """A dict that cannot be altered; a copy of it can."""
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+    def __deepcopy__(self, memo: Any) -> dict[str, Any]:
+        return {name: copy.deepcopy(value, memo) for name, value in self.items()}
+
+
+class FrozenList(list[Any]):
+    """A list that cannot be altered; a copy of it can."""
+
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = append = clear = extend = insert = pop = remove = reverse = sort = _refuse
+
+    def __deepcopy__(self, memo: Any) -> list[Any]:
+        return [copy.deepcopy(value, memo) for value in self]
+
+
+def frozen(value: Any) -> Any:
+    """What a cache holds is a snapshot for everybody: whoever alters it here is caught in the act."""
+    if isinstance(value, dict):
+        return FrozenDict({name: frozen(item) for name, item in value.items()})
+    return FrozenList(map(frozen, value)) if isinstance(value, list) else value
+
+
 class FakeApi(KubeClient):
-    """As much of a Kubernetes API as the controllers need, in this process; counts writes by (verb, plural)."""
+    """As much of a Kubernetes API as the controllers need, in this process; counts writes by (verb, plural).
+
+    What it gives out cannot be altered.
+    """
 
     def __init__(self) -> None:
         self.kinds = {kind.plural: kind for kind in (*CORE_KINDS, *EVENTING_KINDS, DATA_PLANE, MEMORY, DURABLE)}
@@ -40,16 +72,14 @@ class FakeApi(KubeClient):
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
         await asyncio.sleep(0)
         try:
-            return copy.deepcopy(self.objects[kind.plural, namespace or "", name])
+            return frozen(self.objects[kind.plural, namespace or "", name])  # type: ignore[no-any-return]
         except KeyError:
             raise ObjectNotFoundError(404, "NotFound", f'{kind.plural} "{name}" not found') from None
 
     async def list(self, kind: Kind, namespace: str | None = None, label_selector: str = "") -> tuple[list[Object], str]:
         await asyncio.sleep(0)
         found = [
-            copy.deepcopy(obj)
-            for (plural, at, _), obj in self.objects.items()
-            if plural == kind.plural and namespace in {None, at}
+            frozen(obj) for (plural, at, _), obj in self.objects.items() if plural == kind.plural and namespace in {None, at}
         ]
         return found, str(next(self.version))
 
@@ -61,7 +91,7 @@ class FakeApi(KubeClient):
         for (plural, at, _), obj in list(self.objects.items()):
             late = int(obj["metadata"]["resourceVersion"]) > int(resource_version)
             if late and plural == kind.plural and namespace in {None, at}:
-                yield "MODIFIED", copy.deepcopy(obj)
+                yield "MODIFIED", frozen(obj)
         while True:
             yield await queue.get()
 
@@ -92,7 +122,7 @@ class FakeApi(KubeClient):
         return await self.write("patch", kind, new, user=CONTROLLER_USER)
 
     async def delete(self, kind: Kind, namespace: str | None, name: str, *, uid: str | None = None) -> None:
-        old = await self.get(kind, namespace, name)
+        old = copy.deepcopy(await self.get(kind, namespace, name))
         if uid and old["metadata"]["uid"] != uid:
             raise ObjectConflictError(409, "Conflict", "uid differs")
         old["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
@@ -122,7 +152,7 @@ class FakeApi(KubeClient):
             metadata |= {"uid": f"uid-{number}", "generation": 1}
             metadata.setdefault("creationTimestamp", f"2026-01-01T00:00:{number % 60:02}Z")
         elif obj == old:
-            return obj
+            return frozen(obj)  # type: ignore[no-any-return]
         else:
             metadata["generation"] = old["metadata"]["generation"] + (obj.get("spec") != old.get("spec"))
         self.writes[verb, kind.plural] += 1
@@ -135,8 +165,8 @@ class FakeApi(KubeClient):
         type_ = "DELETED" if gone else "ADDED" if old is None else "MODIFIED"
         for plural, namespace, queue in self.watchers:
             if plural == kind.plural and namespace in {None, key[1]}:
-                queue.put_nowait((type_, copy.deepcopy(obj)))
-        return copy.deepcopy(obj)
+                queue.put_nowait((type_, frozen(obj)))
+        return frozen(obj)  # type: ignore[no-any-return]
 
 
 def merged(old: Any, patch: Any) -> Any:
@@ -304,8 +334,8 @@ class Mesh:
 
 
 @pytest.fixture
-async def mesh() -> AsyncIterator[Mesh]:
-    """Stopped at the end, whatever the test has started."""
+async def mesh(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Mesh]:
+    """Stopped at the end, whatever the test has started. A defect that the loop would try again fails the test."""
     group = asyncio.TaskGroup()
     async with group:
         mesh = Mesh(group, FakeApi())
@@ -315,3 +345,5 @@ async def mesh() -> AsyncIterator[Mesh]:
         for task in mesh.tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+    defects = [record.getMessage() for record in caplog.records if record.exc_info]
+    assert not defects, defects

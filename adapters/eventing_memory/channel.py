@@ -106,8 +106,11 @@ class MemoryChannel:
             raise ChannelUnavailableError("the channel is closed")
         if not self._cursors:
             return None  # due to nobody
-        sizes = [len(event.data) + (len(event.structured) if event.structured else 0) + EVENT_OVERHEAD for event in events]
-        total = sizes[0] if len(sizes) == 1 else sum(sizes)
+        total = 0
+        for event in events:
+            total += len(event.data) + EVENT_OVERHEAD
+            if event.structured:
+                total += len(event.structured)
         if total > self.max_bytes or len(events) > self.max_events:
             raise EventTooLargeError(f"{total} bytes do not fit the channel's bound of {self.max_bytes} bytes")
         budget = self._budget
@@ -117,12 +120,13 @@ class MemoryChannel:
         if tail.number + len(events) > self._clear_number or tail.end + total > self._clear_end:
             self._make_room(len(events), total)
         now = self.clock()
-        number, end = tail.number, tail.end
-        for event, size in zip(events, sizes, strict=True):
-            number += 1
-            end += size
-            tail.following = tail = Record(event, number, size, end, now)
-        self.tail = tail
+        if len(events) == 1:
+            tail.following = self.tail = Record(event, tail.number + 1, total, tail.end + total, now)
+        else:
+            for event in events:
+                size = len(event.data) + (len(event.structured) if event.structured else 0) + EVENT_OVERHEAD
+                tail.following = tail = Record(event, tail.number + 1, size, tail.end + size, now)
+            self.tail = tail
         budget.used += total
         self._counted += total
         if self._sleeping:
@@ -201,30 +205,35 @@ class MemoryCursor:
         self._detached = False
 
     def take(self, most: int) -> list[MemoryLease]:
+        if (self._asleep and not self._back) or self._paused or self._detached:
+            return []
         leases: list[MemoryLease] = []
-        if self._paused or self._detached or (self._asleep and not self._back):
-            return leases
         if self._ordered:
             if self._out or self._deferred:
                 return leases  # C-20; `settle` and the timer wake
             most = min(most, 1)
         out = self._out
-        while self._back and len(leases) < most:
+        while self._back and most > 0:
             number, lease = heapq.heappop(self._back)
             out[number] = lease
             leases.append(lease)
+            most -= 1
         place = self._place
-        while len(leases) < most and (following := place.following) is not None:
+        while most > 0:
+            following = place.following
+            if following is None:
+                if not self._asleep:
+                    self._asleep = True
+                    self._channel.sleeps(self)
+                break
             place = following
-            lease = MemoryLease(place.event, place.number, place.size, place.stored)
-            out[place.number] = lease
+            number, size = place.number, place.size
+            out[number] = lease = MemoryLease(place.event, number, size, place.stored)
             self._held_events += 1
-            self._held_bytes += place.size
+            self._held_bytes += size
             leases.append(lease)
+            most -= 1
         self._place = place
-        if len(leases) < most and not self._asleep:
-            self._asleep = True
-            self._channel.sleeps(self)
         return leases
 
     def wake(self) -> None:

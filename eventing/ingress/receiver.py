@@ -58,7 +58,7 @@ class Receiver:
             self._other_method(request, route)
             return
         try:
-            events = decode(request.headers, request.body)
+            events = [request.event] if request.event is not None else decode(request.headers, request.body)
         except UnsupportedFormatError as error:
             self._refuse(request, route, 415, str(error), error)
             return
@@ -69,6 +69,8 @@ class Receiver:
             text = f"the event has been through {events[0].hops} channels, more than {self._hops_max}: it goes in a circle"
             self._refuse(request, route, 400, text, events=events, lines=_LOOP)
             return
+        if request.event is None and len(events) == 1:
+            request.seen(events[0])
         journal = self._journal
         for event in events:
             event.receipt = journal.next_receipt()
@@ -146,6 +148,8 @@ class Receiver:
         events: Sequence[Event] = (),
         lines: bytes = b"",
     ) -> None:
+        if request.event is not None:
+            events = events or (request.event,)
         identity = events[0].attributes["id"][:_SHOWN_MAX] if events else _shown(request.header(b"ce-id") or b"")
         self._journal.refused(request.peer, route.name if route else _shown(request.target), identity, status, detail)
         if route is not None:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from eventing.bindings.http import HeaderName
+from eventing.bindings.http import Headers
+from eventing.event import Event
 
 if TYPE_CHECKING:
     from eventing.wire.server_connection import ServerConnection
@@ -30,9 +31,10 @@ class ServerLimits:
 
 class Request:
     """One request. `target` is the raw request target, `host` the Host header; `headers` are (HeaderName, raw value) in
-    order."""
+    order. `event` is there already where the request is of a shape seen before (eventing.bindings.shapes); otherwise an
+    application that finds one event in the request says so by `seen`, so that the next ones may be."""
 
-    __slots__ = ("_connection", "answered", "body", "headers", "host", "keep_alive", "method", "target")
+    __slots__ = ("_connection", "answered", "body", "event", "headers", "host", "keep_alive", "method", "target", "whole")
 
     def __init__(
         self,
@@ -40,9 +42,10 @@ class Request:
         method: bytes,
         target: bytes,
         host: bytes,
-        headers: list[tuple[HeaderName, bytes]],
+        headers: Headers,
         body: bytes,
         keep_alive: bool,
+        event: Event | None = None,
     ) -> None:
         self._connection = connection
         self.method = method
@@ -51,6 +54,8 @@ class Request:
         self.headers = headers
         self.body = body
         self.keep_alive = keep_alive
+        self.event = event
+        self.whole = b""  # all its bytes, where they came in one piece
         self.answered = False
 
     @property
@@ -68,6 +73,11 @@ class Request:
             if header.lower == name:
                 return value
         return None
+
+    def seen(self, event: Event) -> None:
+        """The request held this event and nothing else."""
+        if self.whole and self.keep_alive:
+            self._connection.seen(self, event)
 
     def respond(self, status: int, lines: bytes = b"", body: bytes = b"") -> None:
         """Answer. `lines` are complete header lines, each ended by CRLF; Content-Length is added here."""

@@ -14,6 +14,7 @@ from email.utils import formatdate
 from typing import Final, cast
 
 from eventing.bindings.http import HeaderNames
+from eventing.bindings.shapes import Shapes
 from eventing.wire.request import Application, Request, ServerLimits
 from eventing.wire.server_connection import ServerConnection
 
@@ -46,6 +47,7 @@ class HttpServer:
         self.application = application
         self.limits = limits or ServerLimits()
         self.names = names if names is not None else HeaderNames()
+        self.shapes = Shapes(self.names)
         self.refused = refused
         self.methods = methods
         self.allow = f"allow: {methods}\r\n".encode()
@@ -76,6 +78,7 @@ class HttpServer:
     def _swept(self, loop: asyncio.AbstractEventLoop) -> None:
         """Once a second: the Date header, and the time limits of every connection."""
         self.date = b"date: " + formatdate(time.time(), usegmt=True).encode() + b"\r\n"
+        self.shapes.allow()
         now = loop.time()
         for connection in list(self.connections):
             connection.check_time(now)

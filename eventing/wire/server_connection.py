@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final, cast
 import httptools
 
 from eventing.bindings.http import HeaderName
+from eventing.bindings.shapes import Shape
+from eventing.event import Event
 from eventing.wire.request import Request, problem
 from eventing.wire.trailers import Sealed
 
@@ -24,6 +26,10 @@ LINGER_S: Final = 2.0
 PIECE: Final = 16 << 10
 _CHUNKED: Final = b"chunked"
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
+# Shapes of requests that a connection tries before it parses: few producers send more kinds of events over one.
+SHAPES_MAX: Final = 4
+# From so many requests of no known shape on, a connection on which they are the most is one for the parser.
+SHAPELESS: Final = 64
 
 
 class ServerConnection(asyncio.Protocol):
@@ -37,19 +43,23 @@ class ServerConnection(asyncio.Protocol):
         "_expects",
         "_head_bytes",
         "_headers",
+        "_hits",
         "_host",
         "_hosts",
         "_length",
         "_loop",
+        "_misses",
         "_names",
         "_parser",
         "_pending",
         "_read_paused",
         "_refused",
+        "_shapes",
         "_since",
         "_state",
         "_target",
         "_transport",
+        "_whole",
         "_write_paused",
         "peer",
         "peer_bytes",
@@ -83,6 +93,9 @@ class ServerConnection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._body_seen = 0
+        self._shapes: tuple[Shape, ...] = ()
+        self._hits = self._misses = 0
+        self._whole = b""  # what came, while it is read, if it began a request
 
     # asyncio.Protocol
 
@@ -118,10 +131,22 @@ class ServerConnection(asyncio.Protocol):
             self._resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        if len(data) > PIECE:
+        if not self._state:
+            for shape in self._shapes:
+                event = shape.read(data)
+                if event is not None and len(event.data) <= self.server.limits.body_bytes:
+                    self._hits += 1
+                    self._hand_over(Request(self, b"POST", shape.target, shape.host, shape.headers, event.data, True, event))
+                    return
+            self._whole = data
+        if len(data) <= PIECE:
+            self._parse(data)
+        else:
             for at in range(0, len(data), PIECE):
-                self.data_received(data[at : at + PIECE])
-            return
+                self._parse(data[at : at + PIECE])
+        self._whole = b""
+
+    def _parse(self, data: bytes) -> None:
         if self._refused:
             return
         try:
@@ -165,7 +190,7 @@ class ServerConnection(asyncio.Protocol):
         if bodiless:
             rest = b"0\r\n\r\n" + rest
         if rest:
-            self.data_received(rest)
+            self._parse(rest)
 
     # httptools callbacks
 
@@ -264,15 +289,34 @@ class ServerConnection(asyncio.Protocol):
             keep_alive,
         )
         self._body = []
+        request.whole = self._whole
+        if self._pending:
+            # Pipelined behind an unanswered one: its turn comes in `answer`; no more is read until then.
+            self._state = self.WORKING
+            self._pending.append(request)
+            self._pause_reading()
+        else:
+            self._hand_over(request)
+
+    def _hand_over(self, request: Request) -> None:
         self._state = self.WORKING
         self._pending.append(request)
-        if len(self._pending) == 1:
-            self.server.application(request)
-            if not request.answered:
-                self._pause_reading()
-        else:
-            # Pipelined behind an unanswered one: its turn comes in `answer`; no more is read until then.
+        self.server.application(request)
+        if not request.answered:
             self._pause_reading()
+
+    def seen(self, request: Request, event: Event) -> None:
+        """The request held this one event: perhaps the next ones look the same. Looked at after 2, 4, 8 … that were new: where
+        nothing can be learnt, trying costs nearly nothing."""
+        self._misses = misses = self._misses + 1
+        if misses & (misses - 1) or misses == 1:
+            return
+        if misses >= SHAPELESS and self._hits < misses:
+            self._shapes = ()
+            return
+        shape = self.server.shapes.learn(request.whole, request.target, request.host, request.headers, event)
+        if shape is not None and shape not in self._shapes:
+            self._shapes = (shape, *self._shapes[: SHAPES_MAX - 1])
 
     # answers
 

@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from eventing.cli.sizes import byte_size
 from eventing.cli.terminal import DataDir
 from eventing.runtime.data_directory import default_data_dir
-from eventing.runtime.settings import API_PORT, INGRESS_PORT, METRICS_PORT, UpSettings
+from eventing.runtime.settings import API_PORT, INGRESS_PORT, MAX_EVENT_BYTES, METRICS_PORT, IngressSettings, UpSettings
 
 __all__ = ["up"]
 
@@ -30,6 +31,38 @@ def up(
         int,
         typer.Option(min=0, max=65535, envvar="EVENTING_METRICS_PORT", help="Port of metrics and trace; 0: any free one."),
     ] = METRICS_PORT,
+    max_event_size: Annotated[
+        int,
+        typer.Option(
+            parser=byte_size,
+            metavar="SIZE",
+            envvar="EVENTING_MAX_EVENT_SIZE",
+            show_default="1MiB",
+            help="Largest request that the ingress takes, as in 4MiB; beyond it the answer is 413.",
+        ),
+    ] = MAX_EVENT_BYTES,
+    ingress_cert: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="EVENTING_INGRESS_CERT",
+            help="Certificate chain, PEM: the ingress speaks https. Read again within a minute of a change.",
+        ),
+    ] = None,
+    ingress_key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", envvar="EVENTING_INGRESS_KEY", help="Its private key, PEM, where it is not in the same file."
+        ),
+    ] = None,
+    ingress_ca: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="EVENTING_INGRESS_CA",
+            help="The authority that clients need to trust it, PEM, where the system does not know it.",
+        ),
+    ] = None,
     filename: Annotated[
         list[str] | None,
         typer.Option(
@@ -69,12 +102,27 @@ def up(
         journal=journal,
         bin_dir="" if shutil.which("eventing") else str(Path(sys.executable).parent),
         manifests_fd=_spool(filename) if filename else None,
+        ingress=_ingress(max_event_size, ingress_cert, ingress_key, ingress_ca),
     )
     sys.stdout.flush()
     # The supervisor replaces this process: the pid, the terminal and the signals stay, what was imported here goes.
     os.execv(  # noqa: S606 - our own interpreter and module
         sys.executable, [sys.executable, "-P", "-m", "eventing.runtime.supervisor", settings.to_json()]
     )
+
+
+def _ingress(max_event_bytes: int, certificate: Path | None, key: Path | None, ca: Path | None) -> IngressSettings:
+    """With files that were found to be good. Raises StartError."""
+    if certificate is None:
+        if key is not None or ca is not None:
+            raise typer.BadParameter("https needs the certificate too", param_hint="--ingress-cert")
+        return IngressSettings(max_event_bytes)
+    from eventing.runtime.ingress_tls import check
+
+    paths = ("" if path is None else str(path.expanduser().absolute()) for path in (certificate, key, ca))
+    settings = IngressSettings(max_event_bytes, *paths)
+    check(settings)
+    return settings
 
 
 def _spool(sources: list[str]) -> int:

@@ -47,12 +47,15 @@ class _Memory:
 class BackingReconciler:
     """Reconciles the channels of one back end."""
 
-    def __init__(self, world: World, backing: Backing, provisioner: Provisioner, *, ingress_url: str) -> None:
+    def __init__(
+        self, world: World, backing: Backing, provisioner: Provisioner, *, ingress_url: str, ingress_ca: str = ""
+    ) -> None:
         self.name = backing.kind.plural
         self._world = world
         self._backing = backing
         self._provisioner = provisioner
         self._ingress_url = ingress_url.rstrip("/")
+        self._ingress_ca = ingress_ca
         self._memory: dict[Key, _Memory] = {}
         # A back end that keeps nothing outside the mesh needs no finalizer; one that does not say may do so.
         self._finalizes = bool(getattr(backing.factory, "external", True))
@@ -316,6 +319,8 @@ class BackingReconciler:
         url = f"{self._ingress_url}/{namespace}/{name}"
         if owner == self._backing.kind.kind:
             status["address"] = {"name": url.partition(":")[0], "url": url}
+            if self._ingress_ca:
+                status["address"]["CACerts"] = self._ingress_ca
             conditions.mark_true(reasons.ADDRESSABLE)
         else:
             status.pop("address", None)

@@ -44,8 +44,9 @@ def _utc_now() -> datetime:
 class Controllers:
     """The eventing controllers over one client, which stays the caller's.
 
-    `config` holds, by name of a back end, what its provisioner is made with. `now` is the clock of what is written into
-    objects; waiting is done by the event loop's own. `reconcilers` are all of this package unless given.
+    `config` holds, by name of a back end, what its provisioner is made with. `ingress_ca` is what must be trusted to speak to an
+    https ingress, PEM. `now` is the clock of what is written into objects; waiting is done by the event loop's own.
+    `reconcilers` are all of this package unless given.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Controllers:
         *,
         factories: Mapping[str, ChannelFactory],
         ingress_url: str,
+        ingress_ca: str = "",
         config: Mapping[str, Mapping[str, str]] | None = None,
         now: Callable[[], datetime] = _utc_now,
         rand: random.Random | None = None,
@@ -95,7 +97,7 @@ class Controllers:
             backing.factory.provisioner((config or {}).get(backing.factory.name, {})) for backing in self._backings.values()
         ]
         self._reconcilers = {
-            backing.kind.plural: BackingReconciler(world, backing, provisioner, ingress_url=ingress_url)
+            backing.kind.plural: BackingReconciler(world, backing, provisioner, ingress_url=ingress_url, ingress_ca=ingress_ca)
             for backing, provisioner in zip(self._backings.values(), self._provisioners, strict=True)
         }
         self._plurals = {(each.kind.group, each.kind.kind): each.kind.plural for each in reconcilers}

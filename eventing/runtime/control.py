@@ -17,6 +17,7 @@ from eventing.resources.catalogue import own_kinds
 from eventing.runtime import manifests
 from eventing.runtime.apply import apply
 from eventing.runtime.data_directory import DataDirectory
+from eventing.runtime.ingress_tls import trust_anchors
 from eventing.runtime.listeners import advertised_host
 from eventing.runtime.settings import ChildSettings
 from eventing.runtime.tokens import Tokens
@@ -38,6 +39,8 @@ class Control:
         hosts = dict.fromkeys((advertised_host(settings.host).strip("[]"), "localhost", "127.0.0.1", "::1"))
         certificates = ensure_certificates(directory.pki, list(hosts))
         ca = certificates.ca_cert.read_text()
+        ingress_ca = trust_anchors(settings.ingress)
+        directory.ingress_ca.write_text(ingress_ca)
         write_kubeconfig(directory.kubeconfig, server=settings.endpoints.api, ca=certificates.ca_cert, token=tokens.admin)
         server = ApiServer(
             database=directory.database,
@@ -59,7 +62,9 @@ class Control:
                 )
                 await serving.wait()
                 await self._apply(Cluster(settings.endpoints.api, tokens.admin, ca))
-                controllers = Controllers(client, factories=factories, ingress_url=settings.endpoints.ingress)
+                controllers = Controllers(
+                    client, factories=factories, ingress_url=settings.endpoints.ingress, ingress_ca=ingress_ca
+                )
                 reconciling = tasks.create_task(controllers.run())
                 started()
                 await stop.wait()

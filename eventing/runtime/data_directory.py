@@ -2,7 +2,7 @@
 
 Its layout, mode 0700:
     kubeconfig      0600  for kubectl
-    pki/            0700  the private CA and the API server's certificate
+    pki/            0700  the private CA and the API server's certificate; what clients of an https ingress must trust
     tokens.json     0600  bearer tokens of the administrator and of the mesh's own users
     api.sqlite3           the API objects
     endpoints.json        URLs, only while the mesh is ready
@@ -42,6 +42,7 @@ class DataDirectory:
         self.path = path
         self.kubeconfig = path / "kubeconfig"
         self.pki = path / "pki"
+        self.ingress_ca = self.pki / "ingress-ca.crt"
         self.tokens = path / "tokens.json"
         self.database = path / "api.sqlite3"
         self.endpoints = path / "endpoints.json"

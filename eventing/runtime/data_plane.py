@@ -1,18 +1,28 @@
 """The role `dataplane`: ingress, channels, delivery, journal."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from eventing.channels import channel_factories
 from eventing.dataplane import DataPlane, DataPlaneSettings
+from eventing.errors import StartError
 from eventing.kube import Cluster, KubeClient
 from eventing.runtime.data_directory import DataDirectory
+from eventing.runtime.ingress_tls import IngressTls
 from eventing.runtime.settings import ChildSettings
 from eventing.runtime.tokens import Tokens
+from eventing.wire.request import ServerLimits
 
 __all__ = ["DataPlaneRole"]
+
+
+log = logging.getLogger(__name__)
+
+_REFRESH_S: Final = 60.0  # certificates are replaced days before they end
 
 
 class DataPlaneRole:
@@ -27,6 +37,7 @@ class DataPlaneRole:
         tokens = Tokens.of(directory)
         cluster = Cluster(settings.endpoints.api, token=tokens.data_plane, ca_data=(directory.pki / "ca.crt").read_text())
         client = KubeClient(cluster, user_agent="eventing-data-plane")
+        tls = IngressTls(settings.ingress) if settings.ingress.certificate else None
         try:
             data_plane = DataPlane(
                 name="embedded",
@@ -35,8 +46,28 @@ class DataPlaneRole:
                 ingress=socket.socket(fileno=settings.sockets["ingress"]),
                 admin=socket.socket(fileno=settings.sockets["metrics"]),
                 token=tokens.admin,
-                settings=DataPlaneSettings(drain_s=settings.drain_s, journal=settings.journal),
+                settings=DataPlaneSettings(
+                    drain_s=settings.drain_s,
+                    journal=settings.journal,
+                    server=ServerLimits(body_bytes=settings.ingress.max_event_bytes),
+                ),
+                tls=tls.context if tls else None,
             )
-            await data_plane.run(started=started, stop=stop)
+            async with asyncio.TaskGroup() as tasks:
+                refreshing = tasks.create_task(_refresh(tls)) if tls else None
+                await data_plane.run(started=started, stop=stop)
+                if refreshing is not None:
+                    refreshing.cancel()
         finally:
             await client.aclose()
+
+
+async def _refresh(tls: IngressTls) -> None:
+    """Follow the certificate's files."""
+    while True:
+        await asyncio.sleep(_REFRESH_S)
+        try:
+            if tls.refresh():
+                log.info("the ingress has a new certificate")
+        except StartError as error:
+            log.error("the new certificate of the ingress is not used", extra={"reason": str(error)})

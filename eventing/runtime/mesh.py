@@ -18,9 +18,10 @@ from eventing.runtime.child import leaves
 from eventing.runtime.control import Control
 from eventing.runtime.data_directory import DataDirectory
 from eventing.runtime.data_plane import DataPlaneRole
+from eventing.runtime.ingress_tls import check
 from eventing.runtime.listeners import bind, port_of
 from eventing.runtime.mesh_client import MeshClient
-from eventing.runtime.settings import ChildSettings, Endpoints
+from eventing.runtime.settings import ChildSettings, Endpoints, IngressSettings
 from eventing.runtime.tokens import Tokens
 
 __all__ = ["Mesh"]
@@ -30,7 +31,7 @@ class Mesh:
     """An async context manager: ready when entered, drained and stopped when left.
 
     `data_dir` None: a temporary one, removed at the end. `manifests` are files, directories or `-`, applied before it is
-    ready. A port of 0 picks a free one. Raises StartError where it cannot start.
+    ready. A port of 0 picks a free one. `ingress` is how events come in, https among it. Raises StartError where it cannot start.
     """
 
     def __init__(
@@ -42,11 +43,13 @@ class Mesh:
         ingress_port: int = 0,
         metrics_port: int = 0,
         drain_s: float = 10.0,
+        ingress: IngressSettings | None = None,
     ) -> None:
         self._given_dir = data_dir
         self._manifests = manifests
         self._ports = {"api": api_port, "ingress": ingress_port, "metrics": metrics_port}
         self._drain_s = drain_s
+        self._ingress = ingress or IngressSettings()
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._directory: DataDirectory | None = None
         self._endpoints: Endpoints | None = None
@@ -84,7 +87,8 @@ class Mesh:
 
     def client(self) -> MeshClient:
         """A synchronous client to it (in a thread of its own: it would stop this very event loop)."""
-        return MeshClient(self.endpoints, Tokens.of(DataDirectory(self.data_dir)).admin)
+        directory = DataDirectory(self.data_dir)
+        return MeshClient(self.endpoints, Tokens.of(directory).admin, directory.ingress_ca)
 
     async def __aenter__(self) -> Self:
         if self._given_dir is None:
@@ -93,6 +97,7 @@ class Mesh:
         assert path is not None
         self._directory = DataDirectory(path.absolute())
         try:
+            check(self._ingress)
             # Waiting for another mesh to go would block this loop.
             self._directory.open(patience_s=0)
             settings = self._settings()
@@ -141,11 +146,9 @@ class Mesh:
     def _settings(self) -> ChildSettings:
         assert self._directory is not None
         listeners = {name: bind(name, "127.0.0.1", port, f"{name}_port") for name, port in self._ports.items()}
+        schemes = {"api": "https", "ingress": self._ingress.scheme}
         self._endpoints = Endpoints(
-            **{
-                name: f"{'https' if name == 'api' else 'http'}://127.0.0.1:{port_of(listener)}"
-                for name, listener in listeners.items()
-            }
+            **{name: f"{schemes.get(name, 'http')}://127.0.0.1:{port_of(listener)}" for name, listener in listeners.items()}
         )
         return ChildSettings(
             role="mesh",
@@ -155,6 +158,7 @@ class Mesh:
             sockets={name: listener.detach() for name, listener in listeners.items()},
             drain_s=self._drain_s,
             manifests_fd=self._spool(),
+            ingress=self._ingress,
         )
 
     def _spool(self) -> int | None:

@@ -5,6 +5,7 @@ Synchronous and on the standard library: a command line should start quickly, an
 
 import http.client
 import json
+import ssl
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +65,7 @@ class MeshClient:
 
     endpoints: Endpoints
     token: str = field(repr=False)
+    ingress_ca: Path | None = None  # file, PEM, of what to trust besides the usual authorities; may be empty
     _ingress: http.client.HTTPConnection | None = field(default=None, init=False, repr=False)
 
     @classmethod
@@ -79,12 +81,12 @@ class MeshClient:
             tokens = json.loads(directory.tokens.read_text())
         except OSError as error:
             raise NotRunningError(f"{error.filename} cannot be read: {error.strerror}") from error
-        return cls(endpoints, tokens["admin"])
+        return cls(endpoints, tokens["admin"], directory.ingress_ca)
 
     def send(self, namespace: str, channel: str, event: Event) -> Answer:
         """POST the event in binary mode; the connection is kept for the next one. Raises NotRunningError."""
         if self._ingress is None:
-            self._ingress = _connection(self.endpoints.ingress)
+            self._ingress = _connection(self.endpoints.ingress, self.ingress_ca)
         lines = binary_head(event).decode("ascii").split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines if line)
         path = f"/{quote(namespace, safe='')}/{quote(channel, safe='')}"
@@ -109,9 +111,14 @@ class MeshClient:
             self._ingress = None
 
 
-def _connection(url: str) -> http.client.HTTPConnection:
+def _connection(url: str, trusted: Path | None = None) -> http.client.HTTPConnection:
     parts = urlsplit(url)
-    return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
+    if parts.scheme == "http":
+        return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
+    context = ssl.create_default_context()
+    if trusted is not None and (pem := trusted.read_text()):
+        context.load_verify_locations(cadata=pem)
+    return http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S, context=context)
 
 
 def _request(
@@ -121,6 +128,11 @@ def _request(
         connection.request(method, path, body=body, headers=headers)
         response = connection.getresponse()
         return Answer(response.status, response.headers, response.read())
+    except ssl.SSLCertVerificationError as error:
+        raise EventingError(
+            f"the certificate of {connection.host}:{connection.port} is not trusted: {error.verify_message}; "
+            "`eventing up` takes the authority with --ingress-ca, and the name in the certificate with --host"
+        ) from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "strerror", None) or error
         raise NotRunningError(

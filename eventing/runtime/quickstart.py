@@ -46,7 +46,7 @@ class Quickstart:
         tokens = Tokens.of(directory)
         cluster = Cluster(settings.endpoints.api, token=tokens.admin, ca_data=(directory.pki / "ca.crt").read_text())
         self._client = KubeClient(cluster, user_agent="eventing-quickstart")
-        self._mesh = MeshClient(settings.endpoints, tokens.admin)
+        self._mesh = MeshClient(settings.endpoints, tokens.admin, directory.ingress_ca)
         self._arrived = asyncio.Event()
 
     async def run(self, *, started: Callable[[], None], stop: asyncio.Event) -> None:

@@ -9,15 +9,18 @@ from eventing.observe.lines import LogFormat
 __all__ = [
     "API_PORT",
     "INGRESS_PORT",
+    "MAX_EVENT_BYTES",
     "METRICS_PORT",
     "ChildSettings",
     "Endpoints",
+    "IngressSettings",
     "UpSettings",
 ]
 
 API_PORT: Final = 7443
 INGRESS_PORT: Final = 8080
 METRICS_PORT: Final = 9464
+MAX_EVENT_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,22 @@ class Endpoints:
 
 
 @dataclass(frozen=True, slots=True)
+class IngressSettings:
+    """How events come in. Paths are absolute; "" where there is none."""
+
+    max_event_bytes: int = MAX_EVENT_BYTES  # of a request's body; beyond it the answer is 413
+    certificate: str = ""  # file, PEM, the chain: the ingress speaks https
+    key: str = ""  # file, PEM; "": it is in the certificate's file
+    ca: str = (
+        ""  # file, PEM, that clients need to trust the certificate; "": what is self-signed in it, else the usual authorities
+    )
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.certificate else "http"
+
+
+@dataclass(frozen=True, slots=True)
 class UpSettings:
     """The options of `eventing up`. A port of 0 picks a free one."""
 
@@ -54,13 +73,15 @@ class UpSettings:
     bin_dir: str = ""  # where the command is; "" where a shell finds it without being told
     journal: bool = True  # keep what happens to each event, for `eventing trace`
     manifests_fd: int | None = None  # inherited file that holds the manifests of `-f`, as JSON; None: there are none
+    ingress: IngressSettings = field(default_factory=IngressSettings)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        return cls(**json.loads(text))
+        members: dict[str, Any] = json.loads(text)
+        return cls(**{**members, "ingress": IngressSettings(**members["ingress"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +97,7 @@ class ChildSettings:
     drain_s: float = 10.0
     journal: bool = True
     manifests_fd: int | None = None
+    ingress: IngressSettings = field(default_factory=IngressSettings)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -83,4 +105,5 @@ class ChildSettings:
     @classmethod
     def from_json(cls, text: str) -> Self:
         members: dict[str, Any] = json.loads(text)
-        return cls(**{**members, "endpoints": Endpoints(**members["endpoints"])})
+        nested = {"endpoints": Endpoints(**members["endpoints"]), "ingress": IngressSettings(**members["ingress"])}
+        return cls(**{**members, **nested})

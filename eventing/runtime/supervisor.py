@@ -78,7 +78,7 @@ class Supervisor:
         host = advertised_host(settings.host)
         self._endpoints = Endpoints(
             api=f"https://{host}:{port_of(listeners['api'])}",
-            ingress=f"http://{host}:{port_of(listeners['ingress'])}",
+            ingress=f"{settings.ingress.scheme}://{host}:{port_of(listeners['ingress'])}",
             metrics=f"http://{host}:{port_of(listeners['metrics'])}",
         )
         self._selector = selectors.DefaultSelector()
@@ -95,6 +95,7 @@ class Supervisor:
                     drain_s=settings.drain_s,
                     journal=settings.journal,
                     manifests_fd=settings.manifests_fd if role.name == "control" else None,
+                    ingress=settings.ingress,
                 ),
                 lock_fd=directory.lock_fd,
                 clock=clock,

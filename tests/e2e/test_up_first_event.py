@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from eventing.apiserver.certificates import ensure_certificates
 from tests.support.manifests import CHANNEL, subscription
 from tests.support.up import Subscriber, Up
 from tests.support.waiting import eventually
@@ -51,9 +52,13 @@ def test_an_event_goes_from_curl_to_its_subscriber_and_its_way_is_shown(tmp_path
         assert mesh.stop() == 0, mesh.log
 
 
-def test_send_prints_a_receipt_that_trace_takes(tmp_path: Path, subscriber: Subscriber) -> None:
-    with Up(tmp_path / "data", "-f", "-", stdin=f"{CHANNEL}---\n{subscription(subscriber.url)}") as mesh:
+def test_send_prints_a_receipt_that_trace_takes_also_by_https(tmp_path: Path, subscriber: Subscriber) -> None:
+    pair = ensure_certificates(tmp_path / "pki", ["127.0.0.1"])
+    options = [f"--ingress-cert={pair.server_cert}", f"--ingress-key={pair.server_key}", f"--ingress-ca={pair.ca_cert}"]
+    options += ["--max-event-size=2KiB", "-f", "-"]
+    with Up(tmp_path / "data", *options, stdin=f"{CHANNEL}---\n{subscription(subscriber.url)}") as mesh:
         mesh.ready().send_until_due()
+        assert f"events to   https://127.0.0.1:{mesh.endpoints['ingress'].rpartition(':')[2]}/" in mesh.said
         order = tmp_path / "order.json"
         order.write_text('{"n": 2}')
         said = mesh.run("send", "--channel", "orders", "--type", "com.example.order", "--data", f"@{order}", "--id", "2")
@@ -61,6 +66,7 @@ def test_send_prints_a_receipt_that_trace_takes(tmp_path: Path, subscriber: Subs
         receipt = said.split()[-1]
         assert "event 2" in mesh.run("trace", receipt)
         assert "there is no channel" in mesh.run("send", "-c", "nowhere", code=1)
+        assert "413 the body has 2049 bytes, the limit is 2048" in mesh.run("send", "-c", "orders", "-d", "x" * 2049, code=1)
         assert "there is no channel" in mesh.run("trace", "unheard-of", code=3)
 
 

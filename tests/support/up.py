@@ -111,6 +111,9 @@ class Up:
         """As curl does it; the answer, read."""
         parts = urlsplit(self.endpoints["ingress"])
         connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=DEADLINE_S)
+        if parts.scheme == "https":
+            trust = ssl.create_default_context(cafile=str(self.data_dir / "pki" / "ingress-ca.crt"))
+            connection = http.client.HTTPSConnection(str(parts.hostname), parts.port, timeout=DEADLINE_S, context=trust)
         try:
             connection.request("POST", path, body=body, headers=headers)
             response = connection.getresponse()

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import msgspec
 
-from eventing.apiserver.jsonpath import JsonPath
+from eventing.apiserver.columns import columns_of
 from eventing.apiserver.metadata import METADATA_SCHEMA
 from eventing.apiserver.schema import Node
-from eventing.resources.kinds import Column, Kind
+from eventing.resources.kinds import Kind
 
-__all__ = ["CUSTOM_VERBS", "CompiledColumn", "Registry", "Resource"]
+__all__ = ["CUSTOM_VERBS", "Registry", "Resource"]
 
 CUSTOM_VERBS: Final = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
@@ -29,14 +29,6 @@ _MORE_FIELD_LABELS: Final[dict[str, tuple[str, ...]]] = {
     "namespaces": ("status.phase",),
     "secrets": ("type",),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class CompiledColumn:
-    """A printer column, ready for use."""
-
-    column: Column
-    path: JsonPath
 
 
 class Resource:
@@ -60,8 +52,7 @@ class Resource:
         self.schema = _whole_schema(kind)
         properties = {**self.schema["properties"], "metadata": {"x-kubernetes-preserve-unknown-fields": True}}
         self.node = Node({**self.schema, "properties": properties}, typed=self.typed)  # metadata has a walk of its own
-        columns = kind.columns or (Column("Age", ".metadata.creationTimestamp", "date"),)
-        self.columns = tuple(CompiledColumn(column, JsonPath(column.json_path)) for column in columns)
+        self.columns = columns_of(kind)
         more = _MORE_FIELD_LABELS.get(kind.plural, ()) if not kind.group else ()
         self.field_labels = frozenset((*_FIELD_LABELS, *more, *field_labels))
         self.generations = bool(kind.group)  # the core kinds served here count none
@@ -93,6 +84,8 @@ def _whole_schema(kind: Kind) -> dict[str, Any]:
 
 def _with_list_type(schema: Mapping[str, Any], path: Sequence[str], key: str) -> dict[str, Any]:
     if not path:
+        if "x-kubernetes-list-type" in schema:
+            return dict(schema)
         if not key:
             return {**schema, "x-kubernetes-list-type": "set"}
         return {**schema, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}

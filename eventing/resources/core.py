@@ -97,7 +97,6 @@ def _default_service(obj: Object, _admission: Admission) -> None:
     if spec["type"] != "ExternalName":
         spec.setdefault("sessionAffinity", "None")
     for port in spec.get("ports") or ():
-        port.setdefault("protocol", "TCP")
         if "port" in port:
             port.setdefault("targetPort", port["port"])
 
@@ -201,13 +200,6 @@ EVENT: Final = Kind(
         reportingInstance=_text("Its instance."),
         series={**_OPEN, "description": "The series it belongs to."},
     ),
-    columns=(
-        Column("Last Seen", ".lastTimestamp", "date"),
-        Column("Type", ".type"),
-        Column("Reason", ".reason"),
-        Column("Object", ".involvedObject.name"),
-        Column("Message", ".message"),
-    ),
     strategic_merge_keys=_METADATA_MERGE_KEYS,
     validate=_validate_event,
 )
@@ -232,10 +224,13 @@ SERVICE: Final = Kind(
             sessionAffinity=_STRING,
             ports={
                 "type": "array",
+                # Stricter than the merge key of strategic patches, as in Kubernetes: 53/TCP and 53/UDP are two.
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["port", "protocol"],
                 "items": _object(
                     "A port.",
                     name=_STRING,
-                    protocol=_STRING,
+                    protocol={**_STRING, "default": "TCP"},
                     appProtocol=_STRING,
                     port=_INTEGER,
                     targetPort={"x-kubernetes-int-or-string": True},
@@ -244,13 +239,6 @@ SERVICE: Final = Kind(
             },
         ),
         status={**_OPEN, "description": "What has become of it."},
-    ),
-    columns=(
-        Column("Type", ".spec.type"),
-        Column("Cluster-IP", ".spec.clusterIP"),
-        Column("External-IP", ".spec.externalName"),
-        Column("Port(s)", ".spec.ports[*].port"),
-        _AGE,
     ),
     strategic_merge_keys={**_METADATA_MERGE_KEYS, "spec.ports": "port", "status.conditions": "type"},
     default=_default_service,

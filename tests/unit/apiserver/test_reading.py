@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from eventing.apiserver.tables import human_duration
+from eventing.apiserver.columns import human_duration
 from tests.unit.apiserver.client import SHAPES, Client, shape
 
 EVERYWHERE = "/apis/shapes.example.com/v1/shapes"
@@ -144,3 +144,36 @@ async def test_openapi_describes_every_kind(api: Client) -> None:
     assert any(parameter["name"] == "fieldValidation" for parameter in patch["parameters"])
     assert "api/v1" in index["paths"]
     assert "strategic" not in json.dumps(document)
+
+
+async def test_events_and_services_are_printed_as_kubernetes_prints_them(api: Client) -> None:
+    event = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": "e"},
+        "involvedObject": {"kind": "Shape", "name": "s", "namespace": "default", "fieldPath": "spec"},
+        "type": "Warning",
+        "reason": "Odd",
+        "message": " odd \n",
+        "source": {"component": "painter"},
+        "eventTime": "2020-01-01T00:00:00.000000Z",
+    }
+    await api.create("/api/v1/namespaces/default/events", event)
+    _, table = await api.ask("GET", "/api/v1/namespaces/default/events", headers=TABLE)
+    assert [column["name"] for column in table["columnDefinitions"] if not column["priority"]] == [
+        "Last Seen", "Type", "Reason", "Object", "Message"
+    ]  # fmt: skip
+    (row,) = table["rows"]
+    assert row["cells"][0].endswith("d")
+    assert row["cells"][1:7] == ["Warning", "Odd", "shape/s", "spec", "painter", "odd"]
+    assert row["cells"][8:] == [1, "e"]
+    spec = {
+        "type": "LoadBalancer",
+        "clusterIP": "10.0.0.1",
+        "ports": [{"port": 80, "nodePort": 30000}, {"port": 53, "protocol": "UDP"}],
+    }
+    await api.create(
+        "/api/v1/namespaces/default/services", {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": spec}
+    )
+    _, table = await api.ask("GET", "/api/v1/namespaces/default/services", headers=TABLE)
+    assert table["rows"][0]["cells"][:5] == ["s", "LoadBalancer", "10.0.0.1", "<pending>", "80:30000/TCP,53/UDP"]

@@ -39,11 +39,22 @@ def json_patch(target: Object, operations: Any) -> Any:
     except jsonpatch.InvalidJsonPatch as error:
         raise bad_request(f"invalid JSON patch: {error}") from None
     except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
-        message = f"the server rejected our request due to an error in our request: {error}"
+        text = _failed_test(target, operations) if isinstance(error, jsonpatch.JsonPatchTestFailed) else str(error)
+        message = f"the server rejected our request due to an error in our request: {text}"
         raise failure(422, "Invalid", message) from None
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         # The library lets these through where an operation does not fit the document ("add" below a number).
         raise failure(422, "Invalid", f"the JSON patch does not fit the object: {error}") from None
+
+
+def _failed_test(target: Any, operations: list[Any]) -> str:
+    """Which test failed, as Kubernetes says it."""
+    for operation in operations:
+        try:
+            target = jsonpatch.JsonPatch([operation]).apply(target)
+        except jsonpatch.JsonPatchTestFailed:
+            return f"testing value {operation['path']} failed: test failed"
+    return "a test failed"
 
 
 def strategic_merge(target: Any, patch: Any, keys: Mapping[str, str], path: str = "") -> Any:

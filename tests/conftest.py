@@ -1,7 +1,10 @@
 """What every test run needs: an installed distribution, a word about tools that are not here, seeds that can be given again."""
 
+import functools
+import json
 import os
 import shutil
+import subprocess
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -12,29 +15,57 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("mesh", print_blob=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("mesh")
 
-# Programs that some tests are marked with, by the variable that names each, and how one comes by it.
+
+def _named(variable: str, program: str) -> list[Path]:
+    """What a variable names, one path or several, separated as in PATH; without it, the program on PATH."""
+    return [Path(path) for path in (os.environ.get(variable) or shutil.which(program) or "").split(os.pathsep) if path]
+
+
+# Programs that some tests are marked with, and how one comes by each. With several kubectls, each test runs with each.
 TOOLS = {
-    "kubectl": (os.environ.get("KUBECTL") or shutil.which("kubectl"), "install it, or give its path in $KUBECTL"),
+    "kubectl": (_named("KUBECTL", "kubectl"), "install it, or give its path in $KUBECTL"),
     "crdcheck": (
-        os.environ.get("CRDCHECK") or shutil.which("crdcheck"),
+        _named("CRDCHECK", "crdcheck"),
         "build it with Go (go build -C tests/support/crdcheck -o PATH) and give PATH in $CRDCHECK",
     ),
 }
 IN_CI = os.environ.get("CI", "").lower() == "true"
 _LEFT_OUT = pytest.StashKey[dict[str, list[str]]]()
+_KUBECTL_VERSIONS = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_LEFT_OUT] = {}
+    config.stash[_KUBECTL_VERSIONS] = []
     named = {point.name for point in entry_points(group="eventing.channels")}
     if "memory" not in named:
         raise pytest.UsageError("the mesh is not installed here, so its channels are not found: pip install -e .")
 
 
+@functools.cache
+def _version(kubectl: Path) -> str:
+    command = [str(kubectl), "version", "--client", "--output=json"]
+    try:
+        told = subprocess.run(command, capture_output=True, check=True, timeout=20).stdout
+    except OSError as error:
+        raise pytest.UsageError(f"$KUBECTL names {kubectl}, which cannot be run: {error}") from None
+    return str(json.loads(told)["clientVersion"]["gitVersion"])
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "kubectl" in metafunc.fixturenames:
+        paths, _ = TOOLS["kubectl"]
+        names = [_version(path) for path in paths] or ["none"]
+        metafunc.parametrize("kubectl", paths or [None], ids=names, indirect=True, scope="module")
+
+
+@pytest.hookimpl(trylast=True)  # after -k and -m
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for tool, (path, remedy) in TOOLS.items():
+    for tool, (paths, remedy) in TOOLS.items():
         needing = [item for item in items if item.get_closest_marker(tool)]
-        if path or not needing:
+        if needing and tool == "kubectl":
+            config.stash[_KUBECTL_VERSIONS] = [_version(path) for path in paths]
+        if paths or not needing:
             continue
         if IN_CI:
             raise pytest.UsageError(f"{len(needing)} tests need {tool}, and in CI all run: {remedy}")
@@ -44,25 +75,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if versions := config.stash[_KUBECTL_VERSIONS]:
+        terminalreporter.write_line(f"with kubectl {', '.join(versions)}")
     for tool, left_out in config.stash[_LEFT_OUT].items():
         terminalreporter.section(f"left out: no {tool} here; {TOOLS[tool][1]}", yellow=True)
         for node_id in left_out:
             terminalreporter.write_line(node_id)
 
 
-def _tool(name: str) -> Path:
-    path = TOOLS[name][0]
-    assert path, f"a test that uses {name} must be marked with pytest.mark.{name}"
-    return Path(path)
-
-
-@pytest.fixture(scope="session")
-def kubectl() -> Path:
-    """The real kubectl. Tests that use it are marked `kubectl`."""
-    return _tool("kubectl")
+@pytest.fixture(scope="module")
+def kubectl(request: pytest.FixtureRequest) -> Path:
+    """The real kubectl, each of those that are given. Tests that use it are marked `kubectl`."""
+    assert isinstance(request.param, Path), "a test that uses kubectl must be marked with pytest.mark.kubectl"
+    return request.param
 
 
 @pytest.fixture(scope="session")
 def crdcheck() -> Path:
     """Kubernetes' own checks of CustomResourceDefinitions (tests/support/crdcheck). Tests that use it are marked `crdcheck`."""
-    return _tool("crdcheck")
+    paths, _ = TOOLS["crdcheck"]
+    assert paths, "a test that uses crdcheck must be marked with pytest.mark.crdcheck"
+    return paths[0]

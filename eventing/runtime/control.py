@@ -40,6 +40,7 @@ class Control:
         certificates = ensure_certificates(directory.pki, list(hosts))
         ca = certificates.ca_cert.read_text()
         ingress_ca = trust_anchors(settings.ingress)
+        directory.ingress_ca.touch(mode=0o600)
         directory.ingress_ca.write_text(ingress_ca)
         write_kubeconfig(directory.kubeconfig, server=settings.endpoints.api, ca=certificates.ca_cert, token=tokens.admin)
         server = ApiServer(

@@ -12,18 +12,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from eventing.apiserver.answers import answer, answer_error
 from eventing.apiserver.failures import forbidden, unauthorized
+from eventing.observe.health import TEXT, Health
 
 __all__ = ["Access"]
 
-_OPEN_PATHS: Final = frozenset({"/healthz", "/livez", "/readyz"})
 _BROWSER_HEADERS: Final = (b"origin", b"sec-fetch-site", b"sec-fetch-mode")
 
 
 class Access:
     """ASGI middleware. `users` maps tokens to user names; what passes has the name in `scope["user"]`."""
 
-    def __init__(self, app: ASGIApp, *, users: Mapping[str, str], allowed_hosts: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, *, users: Mapping[str, str], allowed_hosts: Iterable[str], health: Health) -> None:
         self._app = app
+        self._health = health
         # Looked up by digest: how long it takes says nothing about the tokens.
         self._users = {_digest(token.encode()): user for token, user in users.items()}
         self._hosts = frozenset(host.strip("[]").lower() for host in allowed_hosts)
@@ -37,8 +38,8 @@ class Access:
             await answer_error(send, forbidden("this server does not go by the name in the Host header"))
         elif any(name in headers for name in _BROWSER_HEADERS):
             await answer_error(send, forbidden("this server does not answer to web pages"))
-        elif scope["path"] in _OPEN_PATHS:
-            await answer(send, 200, b"ok", content_type=b"text/plain; charset=utf-8")
+        elif found := self._health.answer(scope["path"], scope["query_string"].decode("latin-1")):
+            await answer(send, found[0], found[1].encode(), content_type=TEXT.encode())
         else:
             user = self._user(headers.get(b"authorization", b""))
             if user is None:

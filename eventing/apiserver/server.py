@@ -5,7 +5,7 @@ import contextlib
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random, SystemRandom
@@ -29,6 +29,8 @@ from eventing.apiserver.store import Store
 from eventing.apiserver.watching import Watches
 from eventing.apiserver.writing import Writer
 from eventing.errors import ObjectExistsError
+from eventing.observe.health import Check, Health, State
+from eventing.observe.stalls import loop_check
 from eventing.resources.kinds import Kind, Object
 
 __all__ = ["ApiServer"]
@@ -42,7 +44,8 @@ _POLL_S: Final = 0.01
 class ApiServer:
     """One API server over one database file. Raises StartError where the file cannot be used (see Database).
 
-    `users` maps bearer tokens to user names; `allowed_hosts` are the host names and addresses that clients may call it by.
+    `users` maps bearer tokens to user names; `allowed_hosts` are the host names and addresses that clients may call it by;
+    `ready` gives what `/readyz` says beside what the server knows itself.
     `app` is the ASGI application; it needs `running` around it. `serve` does both.
     """
 
@@ -53,6 +56,7 @@ class ApiServer:
         kinds: Sequence[Kind],
         users: Mapping[str, str],
         allowed_hosts: Iterable[str] = ("localhost", "127.0.0.1", "::1"),
+        ready: Callable[[], Iterable[Check]] = tuple,
         clock: Callable[[], float] = time.time,
         new_uid: Callable[[], str] = lambda: str(uuid.uuid4()),
         random: Random | None = None,
@@ -77,7 +81,10 @@ class ApiServer:
         self._garbage = Garbage(self._store, self._registry, self._writer)
         dispatcher = Dispatcher(self._registry, self._store, reader, self._writer, self._watches)
         self.app: ASGIApp = Access(
-            documents_app(self._registry, dispatcher), users=dict(users), allowed_hosts=list(allowed_hosts)
+            documents_app(self._registry, dispatcher),
+            users=dict(users),
+            allowed_hosts=list(allowed_hosts),
+            health=Health(live=lambda: [loop_check()], ready=lambda: [*self._checks(), *ready()]),
         )
         self._server: _Uvicorn | None = None
 
@@ -151,6 +158,12 @@ class ApiServer:
                 obj: Object = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
                 with contextlib.suppress(ObjectExistsError):
                     await self._writer.create(resource, "", obj, Options(manager="eventing-apiserver"), request)
+
+    def _checks(self) -> Iterator[Check]:
+        stopping = self._watches.stopping
+        yield Check("api", State.FAILED if stopping else State.OK, "stopping" if stopping else "")
+        fault = self._store.fault
+        yield Check("store", State.DEGRADED if fault else State.OK, fault and f"the last write could not be stored: {fault}")
 
     def _config_map(self, namespace: str, name: str) -> Mapping[str, str]:
         record = self._store.latest("configmaps", (namespace, name))

@@ -152,6 +152,7 @@ class Store:
         self._overlay: dict[tuple[str, Key], tuple[Record | None, _Staged]] = {}
         self._flushing = False
         self._closed = False
+        self.fault = ""  # why the last write could not be stored
         self.observers: list[Callable[[Change], None]] = []  # called in order, after publication
 
     def collection(self, resource: str) -> Collection:
@@ -216,6 +217,7 @@ class Store:
 
     def _written(self, batch: list[_Staged], written: "asyncio.Future[None]") -> None:
         error = written.exception()
+        self.fault = str(error) if error else ""
         if error is None:
             self._publish(batch)
         else:

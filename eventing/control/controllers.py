@@ -25,6 +25,7 @@ from eventing.control.status import FIELD_MANAGER
 from eventing.control.subscriber_table import ChannelName, SubscriberTable
 from eventing.control.world import Backing, World
 from eventing.kube import Cache, Change, KubeClient, controller_of
+from eventing.observe.health import Check, State
 from eventing.reconcile import Key, ReconcileLoop, Reconciler
 from eventing.resources.conditions import condition_of
 from eventing.resources.core import SERVICE
@@ -139,6 +140,18 @@ class Controllers:
     async def synced(self) -> None:
         """Wait until everything there is has been listed and the loops are at work."""
         await self._synced.wait()
+
+    def checks(self) -> list[Check]:
+        """For `/readyz`: whether the controllers are at work, and whom they hear from."""
+        if not self._synced.is_set():
+            missing = ", ".join(cache.kind.plural for cache in self._caches if not cache.is_synced)
+            return [Check("controllers", State.FAILED, f"not listed yet: {missing}")]
+        live = self._world.planes.live
+        none = "no data-plane process has reported: no channel becomes ready, and nobody takes events"
+        return [
+            Check("controllers", State.OK, ", ".join(self._loops)),
+            Check("dataplanes", State.OK if live else State.DEGRADED, f"{live} reporting" if live else none),
+        ]
 
     @property
     def idle(self) -> bool:

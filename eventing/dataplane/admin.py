@@ -1,11 +1,10 @@
 """The admin endpoint of a data-plane process: metrics, health, and the journal's answers.
 
-/metrics, /healthz and /readyz are open, as scrapers and probes expect them; what is about events needs the bearer token.
+/metrics, /healthz, /livez and /readyz are open, as scrapers and probes expect them; what is about events needs the bearer token.
 """
 
 import hmac
 from asyncio import TaskGroup
-from collections.abc import Callable
 from urllib.parse import unquote
 
 import msgspec
@@ -15,12 +14,13 @@ from eventing.bindings.http import HeaderName, HeaderNames
 from eventing.journal import Journal
 from eventing.journal.story import story
 from eventing.observe.exposition import expose
+from eventing.observe.health import TEXT, Health
 from eventing.wire.request import Request, problem
 
 __all__ = ["Admin", "AdminNames"]
 
 _JSON = b"content-type: application/json\r\n"
-_TEXT = b"content-type: text/plain; charset=utf-8\r\n"
+_TEXT = f"content-type: {TEXT}\r\n".encode()
 
 
 class AdminNames(HeaderNames):
@@ -33,7 +33,7 @@ class AdminNames(HeaderNames):
 
 
 class Admin:
-    """Called by the server with each whole request. `unready` says why the process is not ready, "" where it is."""
+    """Called by the server with each whole request."""
 
     def __init__(
         self,
@@ -42,31 +42,28 @@ class Admin:
         journal: Journal,
         token: str,
         tasks: TaskGroup,
-        unready: Callable[[], str],
+        health: Health,
     ) -> None:
         self._registry = registry
         self._journal = journal
         self._token = token.encode()
         self._tasks = tasks
-        self._unready = unready
+        self._health = health
 
     def __call__(self, request: Request) -> None:
-        path = request.target.partition(b"?")[0]
+        path, _, query = request.target.partition(b"?")
         if request.method not in {b"GET", b"HEAD"}:
             self._problem(request, 405, "only GET is served here", b"allow: GET, HEAD\r\n")
         elif path == b"/metrics":
             accept = (request.header(b"accept") or b"").decode("latin-1")
             content_type, body = expose(self._registry, accept)
             request.respond(200, b"content-type: " + content_type.encode() + b"\r\n", body)
-        elif path == b"/healthz":
-            request.respond(200, _TEXT, b"ok\n")
-        elif path == b"/readyz":
-            why = self._unready()
-            request.respond(503 if why else 200, _TEXT, (why or "ok").encode() + b"\n")
+        elif found := self._health.answer(path.decode("latin-1"), query.decode("latin-1")):
+            request.respond(found[0], _TEXT, found[1].encode())
         elif path.startswith(b"/trace/"):
             self._authorized(request, unquote(path[7:].decode("ascii", "replace")))
         else:
-            self._problem(request, 404, "served here: /metrics /healthz /readyz /trace/RECEIPT-OR-ID")
+            self._problem(request, 404, "served here: /metrics /healthz /livez /readyz /trace/RECEIPT-OR-ID")
 
     def _authorized(self, request: Request, query: str) -> None:
         given = request.header(b"authorization") or b""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from eventing.channels import Budget, ChannelFactory
 from eventing.dataplane.admin import Admin, AdminNames
+from eventing.dataplane.readiness import Phase, Readiness
 from eventing.dataplane.report import Reporter
 from eventing.dataplane.table import ChannelTable, channel_key
 from eventing.delivery.addresses import AddressGuard
@@ -67,7 +68,6 @@ class DataPlane:
         self._token = token
         self._settings = settings or DataPlaneSettings()
         self._tls = tls
-        self._unready = "starting: the channels are not known yet"
 
     async def run(self, *, started: Callable[[], None], stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then drain and return. `started` is called once events are accepted."""
@@ -80,6 +80,7 @@ class DataPlane:
             budget = Budget(settings.memory_bytes)
             routes = Routes()
             table = ChannelTable(engine=engine, routes=routes, budget=budget, clock=clock)
+            readiness = Readiness(table=table, budget=budget, client=self._client)
             ingress = IngressMetrics()
             receiver = Receiver(routes, journal, metrics=ingress)
             server = HttpServer(
@@ -113,17 +114,17 @@ class DataPlane:
                     journal=journal,
                     token=self._token,
                     tasks=tasks,
-                    unready=lambda: self._unready,
+                    health=readiness.health,
                 ),
                 names=AdminNames(),
                 methods="GET, HEAD",
             )
             await admin.start(self._sockets[1])
             reporter = Reporter(self._client, name=self._name, instance=secrets.token_hex(8))
-            following = tasks.create_task(self._follow(table, reporter, server, started))
+            following = tasks.create_task(self._follow(table, reporter, server, readiness, started))
             await stop.wait()
 
-            self._unready = "stopping"
+            readiness.phase = Phase.STOPPING
             deadline = clock() + settings.drain_s
             following.cancel()
             await server.stop_accepting()
@@ -133,7 +134,14 @@ class DataPlane:
             connections.close()
             await admin.aclose()
 
-    async def _follow(self, table: ChannelTable, reporter: Reporter, server: HttpServer, started: Callable[[], None]) -> None:
+    async def _follow(
+        self,
+        table: ChannelTable,
+        reporter: Reporter,
+        server: HttpServer,
+        readiness: Readiness,
+        started: Callable[[], None],
+    ) -> None:
         async with asyncio.TaskGroup() as tasks:
             await reporter.register()
             caches = []
@@ -146,7 +154,7 @@ class DataPlane:
             for cache in caches:
                 await cache.synced()
             await server.start(self._sockets[0], self._tls)
-            self._unready = ""
+            readiness.phase = Phase.SERVING
             started()
 
 

@@ -68,6 +68,7 @@ class ChannelTable:
         self._stop_s = stop_s
         self._served: dict[str, Served] = {}
         self._ending: set[SubscriptionWorker] = set()
+        self.unapplied: dict[str, str] = {}  # channels whose objects are at fault, and how
         self.removed: Counter[tuple[str, str]] = Counter()  # ends of events at subscriptions that are gone
 
     def apply(self, key: str, factory: ChannelFactory, channel: Object | None) -> None:
@@ -77,6 +78,7 @@ class ChannelTable:
         under way are finished, the rest is dropped with a reason.
         """
         served = self._served.get(key)
+        self.unapplied.pop(key, None)
         if channel is not None and channel["metadata"].get("deletionTimestamp"):
             channel = None
         if served is not None and (channel is None or channel["metadata"]["uid"] != served.uid):
@@ -89,6 +91,7 @@ class ChannelTable:
         except InvalidObjectError as error:
             # Admission lets no such through. Should one come all the same, what was in force stays in force.
             log.error("channel cannot be applied", extra={"channel": key, "error": str(error)})
+            self.unapplied[key] = str(error)
             return
         if served is None:
             served = self._open(key, factory, channel)

@@ -3,7 +3,9 @@ knows aiohttp.
 """
 
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -14,7 +16,7 @@ from eventing.errors import ApiError, ApiUnavailableError, ObjectNotFoundError, 
 from eventing.kube.cluster import Cluster
 from eventing.resources.kinds import Kind, Object
 
-__all__ = ["KubeClient"]
+__all__ = ["KubeClient", "Outage"]
 
 _REQUEST_TIMEOUT_S: Final = 30.0
 _CONNECT_TIMEOUT_S: Final = 10.0
@@ -27,14 +29,26 @@ _encode = msgspec.json.encode
 _decode = msgspec.json.decode
 
 
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """The server has given no answer since then (monotonic clock, seconds); the error is the first one."""
+
+    since: float
+    error: str
+
+
 class KubeClient:
-    """A connection pool to one API server. Make it anywhere, use it within one event loop, `aclose` it there."""
+    """A connection pool to one API server. Make it anywhere, use it within one event loop, `aclose` it there.
+
+    `outage` is None while the server answers, be it with errors.
+    """
 
     def __init__(self, cluster: Cluster, *, user_agent: str) -> None:
         self._cluster = cluster
         self._user_agent = user_agent
         self._session: aiohttp.ClientSession | None = None
         self._discovered: dict[tuple[str, str], Kind] = {}
+        self.outage: Outage | None = None
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
         """One object; ObjectNotFoundError where there is none."""
@@ -124,6 +138,7 @@ class KubeClient:
             async with self._open().get(
                 self._cluster.server + _path(kind, namespace), params=query, headers=self._headers(), timeout=timeout
             ) as response:
+                self.outage = None
                 if response.status != 200:
                     raise _error(response.status, response.headers, await response.read())
                 async for line in _lines(response.content):
@@ -207,6 +222,7 @@ class KubeClient:
                 allow_redirects=False,
             ) as response:
                 content = await response.read()
+            self.outage = None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unavailable(error) from error
         if not 200 <= response.status < 300:
@@ -219,6 +235,7 @@ class KubeClient:
 
     def _unavailable(self, error: Exception) -> ApiUnavailableError:
         cause = str(error) or type(error).__name__
+        self.outage = self.outage or Outage(time.monotonic(), cause)
         return ApiUnavailableError(0, "Unreachable", f"no usable answer from {self._cluster.server}: {cause}")
 
 

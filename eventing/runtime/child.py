@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -18,8 +19,11 @@ from typing import Protocol
 import uvloop
 
 from eventing.errors import StartError
+from eventing.observe.lines import emit, render
 from eventing.observe.logs import configure
+from eventing.observe.stalls import LoopWatch
 from eventing.runtime.data_directory import DataDirectory
+from eventing.runtime.process import STUCK
 from eventing.runtime.settings import ChildSettings
 
 __all__ = ["RoleClass", "RunningRole", "leaves", "main"]
@@ -83,10 +87,33 @@ async def _play(role: RunningRole, settings: ChildSettings, orders_fd: int, star
                 os._exit(1)
 
     threading.Thread(target=stay_with_supervisor, name="stay-with-supervisor", daemon=True).start()
+    watch = LoopWatch(
+        stuck=lambda seconds, stack: _say_stuck(settings, seconds, stack),
+        end=lambda: os._exit(STUCK),
+        every_s=min(1.0, settings.stall_s / 4),
+        stuck_s=settings.stall_s / 6,
+        end_s=settings.stall_s,
+    )
+    watch.start()
     try:
         await role.run(started=started, stop=stop)
     finally:
+        watch.stop()
         ended.set()
+
+
+def _say_stuck(settings: ChildSettings, seconds: float, stack: str) -> None:
+    """Not by `logging`: the loop may hang while it holds one of its locks."""
+    line = render(
+        settings.log_format,
+        moment=time.time(),
+        level="error",
+        process=settings.role,
+        message="event loop is stuck",
+        fields={"seconds": round(seconds, 1), "ended_after": settings.stall_s},
+        detail=stack,
+    )
+    emit(line + "\n", sys.stderr.fileno())
 
 
 def _read_orders(fd: int) -> str | None:

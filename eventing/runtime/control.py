@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from eventing.apiserver import ApiServer
 from eventing.apiserver.certificates import ensure_certificates
@@ -13,6 +14,7 @@ from eventing.apiserver.kubeconfig import write_kubeconfig
 from eventing.channels import channel_factories
 from eventing.control import Controllers
 from eventing.kube import Cluster, KubeClient
+from eventing.observe.health import Check, State
 from eventing.resources.catalogue import own_kinds
 from eventing.runtime import manifests
 from eventing.runtime.apply import apply
@@ -24,12 +26,15 @@ from eventing.runtime.tokens import Tokens
 
 __all__ = ["Control"]
 
+_STARTING: Final = Check("controllers", State.FAILED, "not started: manifests are being applied")
+
 
 class Control:
     """Serves the API, applies the manifests of the start, and reconciles."""
 
     def __init__(self, settings: ChildSettings) -> None:
         self._settings = settings
+        self._controllers: Controllers | None = None
 
     async def run(self, *, started: Callable[[], None], stop: asyncio.Event) -> None:
         settings = self._settings
@@ -48,6 +53,7 @@ class Control:
             kinds=(*own_kinds(), *(factory.kind for factory in factories.values())),
             users=tokens.users,
             allowed_hosts=list(hosts),
+            ready=lambda: self._controllers.checks() if self._controllers else [_STARTING],
         )
         client = KubeClient(Cluster(settings.endpoints.api, tokens.controllers, ca), user_agent="eventing-controller")
         try:
@@ -63,7 +69,7 @@ class Control:
                 )
                 await serving.wait()
                 await self._apply(Cluster(settings.endpoints.api, tokens.admin, ca))
-                controllers = Controllers(
+                controllers = self._controllers = Controllers(
                     client, factories=factories, ingress_url=settings.endpoints.ingress, ingress_ca=ingress_ca
                 )
                 reconciling = tasks.create_task(controllers.run())

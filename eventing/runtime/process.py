@@ -12,7 +12,10 @@ from typing import Any, Final
 
 from eventing.runtime.settings import ChildSettings
 
-__all__ = ["Child", "Role"]
+__all__ = ["STUCK", "Child", "Role"]
+
+STUCK: Final = 75
+"""Exit code of a child whose event loop did not turn any more (EX_TEMPFAIL: another try may do)."""
 
 _BACK_OFF_S: Final = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _CALM_S: Final = 60.0  # a child that ran so long has its crashes forgiven

@@ -70,6 +70,7 @@ class UpSettings:
     log_format: LogFormat = "text"
     drain_s: float = 10.0  # how long a stop may wait for what is in flight
     start_s: float = 60.0  # how long a child may take until it is ready
+    stall_s: float = 30.0  # how long the event loop of a child may be stuck until the child is ended and started again
     bin_dir: str = ""  # where the command is; "" where a shell finds it without being told
     journal: bool = True  # keep what happens to each event, for `eventing trace`
     manifests_fd: int | None = None  # inherited file that holds the manifests of `-f`, as JSON; None: there are none
@@ -95,6 +96,7 @@ class ChildSettings:
     sockets: dict[str, int] = field(default_factory=dict)  # name (api, ingress, metrics, subscriber) -> inherited fd
     log_format: LogFormat = "text"
     drain_s: float = 10.0
+    stall_s: float = 30.0
     journal: bool = True
     manifests_fd: int | None = None
     ingress: IngressSettings = field(default_factory=IngressSettings)

@@ -24,7 +24,7 @@ from eventing.observe.lines import emit, render
 from eventing.runtime.banner import banner
 from eventing.runtime.data_directory import DataDirectory
 from eventing.runtime.listeners import advertised_host, bind, port_of
-from eventing.runtime.process import Child, Role
+from eventing.runtime.process import STUCK, Child, Role
 from eventing.runtime.settings import ChildSettings, Endpoints, UpSettings
 
 __all__ = ["ROLES", "Supervisor", "main"]
@@ -93,6 +93,7 @@ class Supervisor:
                     sockets={name: listeners[name].fileno() for name in role.sockets},
                     log_format=settings.log_format,
                     drain_s=settings.drain_s,
+                    stall_s=settings.stall_s,
                     journal=settings.journal,
                     manifests_fd=settings.manifests_fd if role.name == "control" else None,
                     ingress=settings.ingress,
@@ -255,6 +256,8 @@ def _noted(_number: int, _frame: FrameType | None) -> None:
 
 
 def _ending(code: int) -> str:
+    if code == STUCK:
+        return "was stuck, and ended itself"
     if code >= 0:
         return f"ended with exit code {code}"
     try:

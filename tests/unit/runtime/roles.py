@@ -29,6 +29,9 @@ class Idle:
             raise RuntimeError("planted")
         if does != "never ready":
             started()
+        if does == "hang":
+            (self._directory / f"{self._role}.does").unlink()
+            time.sleep(3600)  # noqa: ASYNC251 - a loop that is stuck is the point
         await stop.wait()
         self._journal("stopping")
         if does == "linger":

@@ -232,3 +232,17 @@ def test_the_supervisor_is_small(up: Callable[..., Up]) -> None:
     status = Path(f"/proc/{mesh.process.pid}/status").read_text()
     rss_kib = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))
     assert rss_kib <= 16 * 1024
+
+
+def test_a_child_whose_loop_is_stuck_says_where_and_is_started_again(home: Path, up: Callable[..., Up]) -> None:
+    (home / "dataplane.does").write_text("hang")
+    mesh = up(stall_s=0.8)
+    first = eventually(lambda: (home / "dataplane.pid").exists() and mesh.pid("dataplane"), "a data plane")
+    eventually(lambda: mesh.pid("dataplane") != first, "another one")
+    mesh.ready()
+    code, _, err = mesh.ends(signal.SIGTERM)
+    assert code == 0
+    assert "event loop is stuck" in err
+    assert "roles.py" in err, "the place where it hangs"
+    assert "was stuck, and ended itself" in err
+    assert not alive(first)

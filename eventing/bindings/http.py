@@ -6,7 +6,7 @@ bytes as they came.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -28,6 +28,7 @@ __all__ = [
     "HeaderNames",
     "Headers",
     "UnsupportedFormatError",
+    "announces_event",
     "binary_head",
     "decode",
     "decode_reply",
@@ -231,13 +232,20 @@ def _read_attributes(headers: Headers) -> dict[str, str]:
     return attributes
 
 
+def announces_event(headers: Headers) -> bool:
+    """Whether the head of a response says that an event follows."""
+    return any(
+        name.bit == _SPECVERSION or (name.lower == b"content-type" and value[:28].lower().startswith(STRUCTURED_MEDIA_TYPE))
+        for name, value in headers
+    )
+
+
 def decode_reply(headers: Headers, body: bytes) -> Event | None:
     """The event in a response, or None where the response holds none (Knative: a body that is no event is discarded)."""
-    for name, value in headers:
-        if name.bit == _SPECVERSION or (name.lower == b"content-type" and value[:28].lower().startswith(STRUCTURED_MEDIA_TYPE)):
-            events = decode(headers, body)
-            return events[0] if len(events) == 1 else None
-    return None
+    if not announces_event(headers):
+        return None
+    events = decode(headers, body)
+    return events[0] if len(events) == 1 else None
 
 
 def _header_of(attribute: str) -> str:
@@ -344,7 +352,11 @@ def in_format(event: Event, format_: str) -> Event:
     return event
 
 
-def with_attributes(event: Event, added: dict[str, str]) -> Event:
-    """A copy of the event with attributes added, in the same content mode; its data is untouched."""
-    structured = None if event.structured is None else encode_structured(event, added)
-    return Event(event.attributes | added, event.data, structured, event.headers, event.receipt, event.hops)
+def with_attributes(event: Event, changes: Mapping[str, str | int | None]) -> Event:
+    """A copy of the event with attributes set, or taken away (None), in the same content mode; its data is untouched.
+
+    A number is a CloudEvents Integer: digits in binary mode, a number in JSON."""
+    attributes = {name: value for name, value in event.attributes.items() if name not in changes}
+    attributes |= {name: str(value) for name, value in changes.items() if value is not None}
+    structured = None if event.structured is None else encode_structured(event, changes)
+    return Event(attributes, event.data, structured, event.headers, event.receipt, event.hops)

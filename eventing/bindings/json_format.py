@@ -116,13 +116,12 @@ def _is_json(media_type: str | None) -> bool:
     return subtype == "json" or subtype.endswith("+json")
 
 
-def encode_structured(event: Event, added: Mapping[str, str] | None = None) -> bytes:
-    """The event as a structured-mode body, with the attributes `added`. JSON data keeps its bytes; other text travels as a
-    string, the rest as base64. What came in structured mode keeps the bytes of each of its members."""
+def encode_structured(event: Event, changes: Mapping[str, str | int | None] | None = None) -> bytes:
+    """The event as a structured-mode body, with attributes set or taken away (None). JSON data keeps its bytes; other text
+    travels as a string, the rest as base64. What came in structured mode keeps the bytes of each of its members."""
     if event.structured is not None:
-        kept: dict[str, object] = dict(_OBJECT.decode(event.structured))
-        return msgspec.json.encode(kept | dict(added or {}))
-    members: dict[str, object] = {**event.attributes, **(added or {})}
+        return msgspec.json.encode(_changed(_OBJECT.decode(event.structured), changes))
+    members = _changed(event.attributes, changes)
     data = event.data
     if data:
         # `"data": null` would be read as no data at all.
@@ -135,6 +134,13 @@ def encode_structured(event: Event, added: Mapping[str, str] | None = None) -> b
         else:
             members["data_base64"] = base64.b64encode(data).decode()
     return msgspec.json.encode(members)
+
+
+def _changed(members: Mapping[str, object], changes: Mapping[str, str | int | None] | None) -> dict[str, object]:
+    if not changes:
+        return dict(members)
+    kept = {name: value for name, value in members.items() if name not in changes}
+    return kept | {name: value for name, value in changes.items() if value is not None}
 
 
 def _valid_json(data: bytes) -> bool:

@@ -32,7 +32,13 @@ class Waiter(Protocol):
     def starving(self, now: float) -> bool:
         """Whether you have none and have waited longer than is fair; asked in each sweep."""
 
+    def overdue(self, now: float) -> bool:
+        """Whether you have none and have waited as long as a whole attempt may take; asked in each sweep. Then you are told
+        `unconnected`."""
 
+
+_OVERDUE: Final = ResponseFailure("ConnectTimeout", "no connection within the time that the attempt has")
+_TOO_LATE: Final = ResponseFailure("Timeout", "no complete answer in time")
 _POOL_CLOSED: Final = ResponseFailure("ConnectionLost", "the pool of connections is closed")
 
 
@@ -192,6 +198,12 @@ class Pool:
     def sweep(self, now: float) -> None:
         for connection in [c for c in self._busy if c.deadline and c.deadline < now]:
             connection.expire()
+        for resend in [resend for resend in self._resends if resend[0].deadline < now]:
+            self._resends.remove(resend)
+            resend[1].failed(resend[0], _TOO_LATE)
+        for waiter in [waiter for waiter in self.waiting if waiter.overdue(now)]:
+            self.forget(waiter)
+            waiter.unconnected(_OVERDUE)
         while self.idle and self.open_connections > self._limit:
             self.idle.pop().close()
         if self.waiting and self.open_connections + self._opening >= self._limit:

@@ -174,9 +174,11 @@ class Watcher:
         if not now and not before:
             return b""
         event = "MODIFIED" if now and before else "ADDED" if now else "DELETED"
-        frame = change.frames.get((event, self._view))
+        key = (change.record.version, event, self._view)
+        frame = self._collection.frames.get(key)
         if frame is None:
-            frame = change.frames[event, self._view] = self._object(event, change.record.data)
+            frame = self._object(event, change.record.data)
+            self._collection.frames.put(key, frame)
         return frame
 
     def _object(self, event: str, data: bytes) -> bytes:

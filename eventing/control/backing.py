@@ -9,6 +9,8 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
 from eventing.channels import Provisioned, Provisioner
 from eventing.control import reasons
 from eventing.control.channel import mark_dead_letter_sink
@@ -40,7 +42,7 @@ class _Memory:
     provisioned_for: Any = None
     trusted_until: float = 0.0
     ensured: dict[str, float] = field(default_factory=dict)  # Subscription uid -> trusted until
-    written: dict[str, tuple[Object, int]] = field(default_factory=dict)  # uid -> entry, generation that brought it
+    written: dict[str, tuple[bytes, int]] = field(default_factory=dict)  # uid -> entry, generation that brought it
     not_before: float = 0.0
 
 
@@ -182,8 +184,7 @@ class BackingReconciler:
         unready: dict[str, Provisioned] = {}
         now = asyncio.get_running_loop().time()
         for name in self._world.names_of(self._backing, channel):
-            for subscription in self._world.table.subscriptions_of(name):
-                uid = subscription["metadata"]["uid"]
+            for uid in self._world.table.uids_of(name):
                 # Not resolved, since the controller started or now: the last entry stays, or what is pending would be lost.
                 entry = self._world.table.entry(uid) or present.get(uid)
                 if entry is None:
@@ -251,13 +252,14 @@ class BackingReconciler:
         """status.subscribers: ready when every live process has applied the generation that brought the entry."""
         generation = int(channel["metadata"].get("generation", 1))
         states: list[Object] = []
-        written: dict[str, tuple[Object, int]] = {}
+        written: dict[str, tuple[bytes, int]] = {}
         for entry in (channel.get("spec") or {}).get("subscribers") or ():
             uid = entry.get("uid", "")
             brought = memory.written.get(uid)
-            if brought is None or brought[0] != entry:
+            encoded = msgspec.json.encode(entry)
+            if brought is None or brought[0] != encoded:
                 # Not seen before: the present generation holds it, whichever brought it.
-                brought = (entry, generation)
+                brought = (encoded, generation)
             written[uid] = brought
             state: Object = {"uid": uid, "observedGeneration": entry.get("generation", 0)}
             if uid in unready:

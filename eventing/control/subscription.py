@@ -122,10 +122,12 @@ class SubscriptionReconciler(KindReconciler):
 
     def _follow_channel(self, subscription: Object, found: _Found, entry: Object, conditions: Conditions) -> None:
         written, state = found.backing.subscriber(found.channel, entry["uid"])
-        current = written == entry and state is not None and state.get("observedGeneration") == entry["generation"]
-        ready = str(state.get("ready", "Unknown")) if state is not None and current else "Unknown"
+        if written != entry or (state or {}).get("observedGeneration") != entry["generation"]:
+            state = None  # it speaks of an earlier entry
+        ready = str(state.get("ready", "Unknown")) if state is not None else "Unknown"
         failure = self._world.table.failure(channel_named_by(subscription))
-        if ready == "True":
+        # Just written, and the data plane is about to answer: what it says and this are told in one write.
+        if state is not None:
             conditions.mark_true(reasons.ADDED_TO_CHANNEL)
         elif written != entry and failure is not None:
             message = f"Failed to sync physical Channel: {failure}"
@@ -134,12 +136,14 @@ class SubscriptionReconciler(KindReconciler):
             conditions.mark_unknown(reasons.ADDED_TO_CHANNEL)
         why = reasons.SUBSCRIPTION_NOT_MARKED_READY
         channel_ready = condition_of(found.channel) or {}
-        if ready == "False":
-            message = (state or {}).get("message") or "Subscription marked by Channel as False"
-            conditions.mark_false(reasons.CHANNEL_READY, why, message)
-        elif ready != "True":
-            message = (state or {}).get("message") or "Subscription marked by Channel as Unknown"
+        if state is None:
+            names = f'"{entry["name"]}" not present in channel "{found.channel["metadata"]["name"]}"'
+            message = f"Failed to get subscription status: subscription {names} subscriber's list"
             conditions.mark_unknown(reasons.CHANNEL_READY, why, message)
+        elif ready != "True":
+            message = ": ".join(filter(None, (f"Subscription marked by Channel as {ready}", state.get("message"))))
+            mark = conditions.mark_false if ready == "False" else conditions.mark_unknown
+            mark(reasons.CHANNEL_READY, why, message)
         elif channel_ready.get("status") != "True" or (found.referred is not found.channel and not is_ready(found.referred)):
             reason = channel_ready.get("reason") or "its status is not there yet"
             conditions.mark_unknown(reasons.CHANNEL_READY, why, f"the channel is not ready: {reason}")
@@ -193,7 +197,8 @@ def _channel_dead_letter_sink(channel: Object) -> Object:
     status = channel.get("status") or {}
     if wanted and not status.get("deadLetterSinkUri"):
         # Events must not be dropped because the sink that is to get them is not known yet.
-        raise _ReferenceError(reasons.DEAD_LETTER_SINK_RESOLVE_FAILED, "the channel's dead-letter sink is not resolved", None)
+        message = f"channel {channel['metadata']['name']} didn't set status.deadLetterSinkURI"
+        raise _ReferenceError(reasons.DEAD_LETTER_SINK_RESOLVE_FAILED, message, None)
     names = ("deadLetterSinkUri", "deadLetterSinkCACerts", "deadLetterSinkAudience")
     return {name: status[name] for name in names if status.get(name)}
 

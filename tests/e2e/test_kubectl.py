@@ -134,11 +134,11 @@ def test_an_edit_moves_the_subscription_and_a_deletion_ends_it(kubectl_here: Kub
 
 
 def test_an_in_memory_channel_waits_for_nobody_when_it_is_deleted(kubectl_here: Kubectl, subscriber: Subscriber) -> None:
-    """It leaves nothing outside the mesh, so it has no finalizer; and Knative's scope is defaulted and checked."""
+    """It leaves nothing outside the mesh, so it has no finalizer; and Knative's scope is checked (Knative writes no default)."""
     kubectl_here.ready(subscriber)
     metadata = kubectl_here.object("inmemorychannel", "orders")["metadata"]
     assert "finalizers" not in metadata
-    assert metadata["annotations"]["eventing.knative.dev/scope"] == "cluster"
+    assert metadata["annotations"] == {"messaging.knative.dev/subscribable": "v1"}
     said = kubectl_here("annotate", "--overwrite", "inmemorychannels", "orders", "eventing.knative.dev/scope=galaxy", code=1)
     assert "galaxy" in said
 

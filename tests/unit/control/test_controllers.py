@@ -7,6 +7,7 @@ import pytest
 
 from eventing.channels import Provisioned
 from eventing.errors import ApiError, EventingError
+from eventing.resources.conditions import condition_of
 from eventing.resources.kinds import Kind, Object
 
 
@@ -88,7 +89,14 @@ async def test_ready_waits_for_every_data_plane_process(mesh: Any) -> None:
         lambda: mesh.ready("subscriptions", "sub", "ChannelReady")[1] == "SubscriptionNotMarkedReadyByChannel",
         lambda: [s["ready"] for s in status(mesh, "inmemorychannels", "orders").get("subscribers", [])] == ["Unknown"],
     )
+    await mesh.until(lambda: mesh.ready("subscriptions", "sub", "AddedToChannel")[0] == "True")
     assert mesh.ready("subscriptions", "sub")[0] == "Unknown"
+    await mesh.until(
+        lambda: (
+            (condition_of(mesh.find("subscriptions", "sub"), "ChannelReady") or {}).get("message")
+            == "Subscription marked by Channel as Unknown: not applied by the data plane yet"
+        )
+    )
     plane.applying.set()
     await mesh.until_ready("subscriptions", "sub")
     # A second process that has applied nothing yet: not every event is due from now on.

@@ -248,10 +248,12 @@ def _under_way(waiter: Waiter) -> int:
 def _connect_failure(error: OSError | ValueError, limit_s: float) -> ResponseFailure:
     if isinstance(error, PermissionError):
         return ResponseFailure("AddressDenied", str(error))
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ResponseFailure("TLSError", f"the certificate is not accepted: {error.verify_message.rstrip('.')}")
     if isinstance(error, ssl.SSLError):
-        return ResponseFailure("TLSError", str(error))
+        return ResponseFailure("TLSError", error.strerror or str(error))
     if isinstance(error, TimeoutError):
         return ResponseFailure("ConnectTimeout", f"no connection within {limit_s:g} s")
     if type(error).__name__ == "gaierror":
         return ResponseFailure("NameNotResolved", str(error))
-    return ResponseFailure("ConnectFailed", str(error))
+    return ResponseFailure("ConnectFailed", str(error) or type(error).__name__)

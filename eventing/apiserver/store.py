@@ -104,6 +104,20 @@ class Collection:
         """All records by namespace and name."""
         return [self.records[key] for key in self._keys]
 
+    def at(self, version: int) -> list[Record]:
+        """All records as they were at `version`. Raises 410 where the log does not reach back so far."""
+        if version < self.floor:
+            raise expired(f"too old resource version: {version} ({self.floor})")
+        then: dict[Key, Record | None] = {}
+        for change in reversed(self.log):
+            if change.record.version <= version:
+                break
+            then[change.record.key] = change.previous
+        if not then:
+            return self.sorted()
+        records = {**self.records, **then}
+        return [record for key in sorted(records) if (record := records[key]) is not None]
+
     def replace(self, record: Record) -> None:
         if record.key not in self.records:
             bisect.insort(self._keys, record.key)

@@ -44,6 +44,8 @@ class _Memory:
     ensured: dict[str, float] = field(default_factory=dict)  # Subscription uid -> trusted until
     written: dict[str, tuple[bytes, int]] = field(default_factory=dict)  # uid -> entry, generation that brought it
     not_before: float = 0.0
+    awaited: int = 0  # generation that the data plane is to report …
+    report_due: float = 0.0  # … until then
 
 
 class BackingReconciler:
@@ -96,10 +98,22 @@ class BackingReconciler:
             if (pause := self.pause_s(key)) > 0:
                 return Again(pause)
             channel = await self._write_subscribers(channel, wanted, memory)
-            if (channel.get("status") or {}).get("address"):
-                # The data plane is about to say that it has applied it; one status then says it all.
-                return Again(_REPORT_S)
+        if (wait_s := self._report_due_s(channel, memory)) > 0:
+            # The data plane is about to say that it has applied it; one status then says it all.
+            return Again(wait_s)
         return await self._write_status(channel, memory, unready)
+
+    def _report_due_s(self, channel: Object, memory: _Memory) -> float:
+        """How long the data plane may still take to report the generation, until the status says that it is waited for."""
+        generation = int(channel["metadata"].get("generation", 1))
+        planes = self._world.planes
+        if not planes.live or (planes.generation(self._backing.kind, channel) or 0) >= generation:
+            return 0.0
+        now = asyncio.get_running_loop().time()
+        if memory.awaited != generation:
+            memory.awaited = generation
+            memory.report_due = now + _REPORT_S
+        return memory.report_due - now
 
     async def _write_status(self, channel: Object, memory: _Memory, unready: dict[str, Provisioned]) -> Outcome:
         key = key_of(channel)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eventing.control import reasons
-from eventing.control.reconciler import KindReconciler
+from eventing.control.reconciler import KindReconciler, Settling
 from eventing.control.references import Resolved, Target, UnresolvedError, targets
 from eventing.control.status import key_of
 from eventing.control.subscriber_table import channel_named_by
@@ -43,7 +43,7 @@ class SubscriptionReconciler(KindReconciler):
     )
     workers = 8
 
-    async def bring_about(self, subscription: Object, status: Object, conditions: Conditions) -> Outcome:
+    async def bring_about(self, subscription: Object, status: Object, conditions: Conditions) -> Outcome | Settling:
         conditions.mark_true(reasons.OIDC_IDENTITY_CREATED, reasons.OIDC_DISABLED, reasons.NO_OIDC)
         self.track(key_of(subscription), _targets(subscription))
         outcome: Outcome = Done()
@@ -59,8 +59,19 @@ class SubscriptionReconciler(KindReconciler):
                 conditions.mark_true(reasons.REFERENCES_RESOLVED)
                 self._world.table.put(subscription, entry)
                 self._follow_channel(subscription, found, entry, conditions)
-        self._tell(subscription, found, conditions)
+        if outcome == Done() and self._settling(conditions):
+            return Settling()
         return outcome
+
+    @staticmethod
+    def _settling(conditions: Conditions) -> bool:
+        """Nothing is wrong, and the channel's reconciler or the data plane is about to say more."""
+        resolved, added = (conditions.get(type_) or {} for type_ in (reasons.REFERENCES_RESOLVED, reasons.ADDED_TO_CHANNEL))
+        if resolved.get("status") != "True":
+            return resolved.get("status") == "Unknown" and resolved.get("reason") == reasons.RESOLVING
+        return added.get("status") == "Unknown" or (
+            added.get("status") == "True" and conditions.status_of(reasons.CHANNEL_READY) == "Unknown"
+        )
 
     def _find_channel(self, subscription: Object, conditions: Conditions) -> _Found | None:
         group, kind, namespace, name = channel_named_by(subscription)
@@ -150,7 +161,7 @@ class SubscriptionReconciler(KindReconciler):
         else:
             conditions.mark_true(reasons.CHANNEL_READY)
 
-    def _tell(self, subscription: Object, found: _Found | None, conditions: Conditions) -> None:
+    def announce(self, subscription: Object, conditions: Conditions) -> None:
         """Kubernetes Events where a condition has changed, never for a state that lasts."""
         for type_ in (reasons.REFERENCES_RESOLVED, reasons.ADDED_TO_CHANNEL):
             before = condition_of(subscription, type_) or {}
@@ -165,8 +176,8 @@ class SubscriptionReconciler(KindReconciler):
                 known = type_ == reasons.ADDED_TO_CHANNEL and reason == reasons.CHANNEL_REFERENCE_FAILED
                 if not known and reason != reasons.RESOLVING:
                     self._world.recorder.record(subscription, "Warning", reason, after.get("message", ""))
-            elif type_ == reasons.ADDED_TO_CHANNEL and after.get("status") == "True" and found is not None:
-                message = f'Subscription was synchronized to channel "{found.referred["metadata"]["name"]}"'
+            elif type_ == reasons.ADDED_TO_CHANNEL and after.get("status") == "True":
+                message = f'Subscription was synchronized to channel "{channel_named_by(subscription)[3]}"'
                 self._world.recorder.record(subscription, "Normal", reasons.SUBSCRIBER_SYNC, message)
 
 

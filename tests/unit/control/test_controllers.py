@@ -79,6 +79,20 @@ async def test_many_subscriptions_come_in_few_writes_and_an_idle_mesh_writes_not
     assert mesh.api.writes == {}
 
 
+async def test_what_becomes_ready_at_once_is_written_once(mesh: Any) -> None:
+    """Steps on the way that nobody could read anyway are not written; tests of what lasts see that those are."""
+    mesh.start()
+    await mesh.channel()
+    await mesh.subscription()
+    await mesh.until_ready("subscriptions", "sub")
+    await mesh.until_ready("channels", "orders")
+    await mesh.until_still()
+    writes = mesh.api.writes
+    assert writes["patch", "subscriptions"] == 1
+    assert writes["patch", "channels"] <= 2  # it may be ready before the Subscription is there
+    assert writes["patch", "inmemorychannels"] <= 3
+
+
 async def test_ready_waits_for_every_data_plane_process(mesh: Any) -> None:
     plane = mesh.start()
     await mesh.channel()

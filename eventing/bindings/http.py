@@ -43,6 +43,7 @@ Headers = Sequence[tuple["HeaderName", bytes]]
 
 NAMES_MAX: Final = 4096  # distinct spellings kept; names come from outside, so the table must not grow with them
 _ATTRIBUTE_NAME = re.compile(r"[a-z0-9]+")
+_CHARSET = re.compile(rb"charset=\"?([^\s;\"]+)", re.IGNORECASE)
 # What a hop passes on besides the event itself: Knative's dispatcher, reference "Headers"; and W3C trace context.
 _TRAVELLING = frozenset({"traceparent", "tracestate", "x-request-id"})
 _TRAVELLING_PREFIXES = ("knative-", "x-b3-")
@@ -253,8 +254,11 @@ def _header_of(attribute: str) -> str:
 
 
 def _decode_formatted(headers: Headers, content_type: bytes, body: bytes) -> list[Event]:
-    media_type = content_type.partition(b";")[0].strip().lower()
-    charset = re.search(rb"charset=\"?([^\s;\"]+)", content_type, re.IGNORECASE)
+    media_type, parameters = content_type, b""
+    if media_type != STRUCTURED_MEDIA_TYPE:
+        media_type, _, parameters = content_type.partition(b";")
+        media_type = media_type.strip().lower()
+    charset = _CHARSET.search(parameters) if parameters else None
     if charset and charset[1].lower() not in {b"utf-8", b"utf8", b"us-ascii"}:
         raise UnsupportedFormatError([Fault("content-type", "JSON events are UTF-8; other charsets are not supported")])
     if media_type == STRUCTURED_MEDIA_TYPE:

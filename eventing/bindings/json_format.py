@@ -5,7 +5,6 @@ The data member is never decoded further than its own rules ask: JSON data keeps
 
 import base64
 import binascii
-import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -24,7 +23,6 @@ _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _SCALAR = msgspec.json.Decoder(str | bool | int | None)
 _STRING = msgspec.json.Decoder(str)
 _DATA_MEMBERS: Final = frozenset({"data", "data_base64"})
-_ATTRIBUTE_NAME: Final = re.compile(r"[a-z0-9]+")
 
 
 def decode_batch(body: bytes) -> list[Event]:
@@ -66,11 +64,6 @@ def decode_structured(body: bytes) -> Event:
         if value is None:
             continue  # JSON format §2.2: null is the same as absent
         attributes[name] = value if isinstance(value, str) else _canonical(value)
-    if faults:
-        raise InvalidEventError(faults)
-    for name in attributes:
-        if not _ATTRIBUTE_NAME.fullmatch(name):
-            faults.append(Fault(name, "attribute names consist of lower-case letters and digits"))
     if faults:
         raise InvalidEventError(faults)
     check_attributes(attributes)

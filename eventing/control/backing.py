@@ -14,7 +14,7 @@ import msgspec
 from eventing.channels import Provisioned, Provisioner
 from eventing.control import reasons
 from eventing.control.channel import mark_dead_letter_sink
-from eventing.control.status import FIELD_MANAGER, begin_status, deleted, key_of, write_status
+from eventing.control.status import FIELD_MANAGER, begin_status, deleted, fault_of, key_of, write_status
 from eventing.control.world import Backing, World
 from eventing.errors import ApiError, ApiUnavailableError, EventingError, ObjectConflictError, ObjectNotFoundError
 from eventing.reconcile import Again, Done, Key, Outcome
@@ -87,6 +87,11 @@ class BackingReconciler:
             return Done()
         if deleted(channel):
             return await self._finalise(channel)
+        if fault := fault_of(self._backing.kind, channel):
+            status = begin_status(channel)
+            self._conditions.manage(status, self._world.now).mark_false(reasons.READY, reasons.INVALID, fault)
+            await write_status(self._world.client, self._backing.cache, channel, status)
+            return Done()
         memory = self._memory.get(key)
         if memory is None or memory.uid != channel["metadata"]["uid"]:
             memory = self._memory[key] = _Memory(channel["metadata"]["uid"])

@@ -12,8 +12,9 @@ from importlib import import_module
 from typing import ClassVar, Final
 
 import eventing.control
+from eventing.control.reasons import INVALID
 from eventing.control.references import Target, Watcher
-from eventing.control.status import begin_status, deleted, write_status
+from eventing.control.status import begin_status, deleted, fault_of, write_status
 from eventing.control.world import World
 from eventing.kube import Cache
 from eventing.reconcile import Again, Done, Key, Outcome
@@ -68,7 +69,11 @@ class KindReconciler(ABC):
             return Done()
         status = begin_status(obj)
         conditions = self.conditions.manage(status, self._world.now)
-        outcome = await self.bring_about(obj, status, conditions)
+        outcome: Outcome | Settling = Done()
+        if fault := fault_of(self.kind, obj):
+            conditions.mark_false(self.conditions.happy, INVALID, fault)
+        else:
+            outcome = await self.bring_about(obj, status, conditions)
         if isinstance(outcome, Settling):
             if (left_s := self._patience_s(key, obj)) > 0:
                 return Again(left_s)

@@ -1,6 +1,7 @@
 """The controllers as a whole: what users see after what they do."""
 
 import copy
+import dataclasses
 from typing import Any
 
 import pytest
@@ -359,3 +360,32 @@ async def test_simultaneous_creation_in_any_order(mesh: Any, number: int) -> Non
     for maker in makers[number:] + makers[:number]:
         await maker()
     await mesh.until_ready("subscriptions", "a", "b")
+
+
+@pytest.mark.parametrize(
+    ("plural", "spec", "text"),
+    [
+        ("channels", {}, "missing field(s): spec.channelTemplate"),
+        ("subscriptions", {"channel": {"kind": "Channel"}}, "missing field(s): spec.channel.apiVersion, spec.channel.name"),
+        ("inmemorychannels", {"delivery": {"deadLetterSink": {"ref": {}}}}, "missing field(s): spec.delivery.deadLetterSink.ref"),
+    ],
+)
+async def test_an_object_that_passed_no_admission_is_told_what_is_wrong(mesh: Any, plural: str, spec: Object, text: str) -> None:
+    """As on a cluster whose API server does not ask our admission."""
+    kind = mesh.api.kinds[plural]
+    mesh.api.kinds[plural] = dataclasses.replace(kind, default=lambda *_: None, validate=lambda *_: None)
+    mesh.start()
+    await mesh.apply(plural, "odd", spec=spec)
+    await mesh.until(lambda: mesh.ready(plural, "odd") == ("False", "Invalid"))
+    assert text in (condition_of(mesh.find(plural, "odd")) or {})["message"]
+    template = {"apiVersion": "messaging.knative.dev/v1", "kind": "InMemoryChannel"}
+    reference = {"apiVersion": "messaging.knative.dev/v1", "kind": "Channel", "name": "orders"}
+    mended = {
+        "channels": {"channelTemplate": template},
+        "subscriptions": {"channel": reference, "subscriber": {"uri": "http://x"}},
+        "inmemorychannels": {"delivery": {"deadLetterSink": {"ref": None, "uri": "http://x"}}},
+    }
+    await mesh.apply(plural, "odd", spec=mended[plural])
+    mesh.api.kinds[plural] = kind
+    await mesh.channel()
+    await mesh.until_ready(plural, "odd")

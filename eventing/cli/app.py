@@ -7,15 +7,16 @@ import typer
 
 from eventing import EventingError
 from eventing.cli.apply import apply
-from eventing.cli.controllers import controllers
 from eventing.cli.delete import delete
 from eventing.cli.describe import describe
 from eventing.cli.get import get
 from eventing.cli.send import send
+from eventing.cli.tail import tail
 from eventing.cli.terminal import printable
 from eventing.cli.trace import trace
 from eventing.cli.up import up
 from eventing.cli.version import version
+from eventing.cli.why import why
 from eventing.errors import ObjectNotFoundError
 
 __all__ = ["app", "run"]
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (up, apply, get, describe, delete, send, trace, controllers, version):
+for verb in (up, apply, get, describe, delete, send, trace, tail, why, version):
     app.command()(verb)
 
 

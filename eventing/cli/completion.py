@@ -14,7 +14,7 @@ import typer
 from eventing.errors import EventingError
 from eventing.runtime.api_client import ApiClient
 
-__all__ = ["complete_channels", "complete_namespaces", "complete_targets"]
+__all__ = ["complete_channels", "complete_namespaces", "complete_subscriptions", "complete_targets"]
 
 _PATIENCE_S: Final = 1.0
 
@@ -47,6 +47,11 @@ def complete_namespaces(client: ApiClient, _ctx: typer.Context, _incomplete: str
 @_live
 def complete_channels(client: ApiClient, ctx: typer.Context, _incomplete: str) -> list[str]:
     return _names(client, "channels.messaging.knative.dev", _namespace(ctx))
+
+
+@_live
+def complete_subscriptions(client: ApiClient, ctx: typer.Context, _incomplete: str) -> list[str]:
+    return _names(client, "subscriptions.messaging.knative.dev", _namespace(ctx))
 
 
 @_live

@@ -7,7 +7,7 @@ import typer
 
 from eventing.observe.lines import printable
 
-__all__ = ["DataDir", "printable"]
+__all__ = ["DataDir", "printable", "qualified"]
 
 DataDir = Annotated[
     Path | None,
@@ -19,3 +19,11 @@ DataDir = Annotated[
         file_okay=False,
     ),
 ]
+
+
+def qualified(name: str, namespace: str) -> str:
+    """NAMESPACE/NAME of a name that may be so already; "" stays "". Raises BadParameter."""
+    parts = name.split("/")
+    if len(parts) > 2 or not all(parts if "/" in name else [namespace]):
+        raise typer.BadParameter(f"{name!r} is not NAME or NAMESPACE/NAME")
+    return name if "/" in name or not name else f"{namespace}/{name}"

@@ -1,25 +1,17 @@
-"""The admin endpoint of a data-plane process: metrics, health, and the journal's answers.
+"""The admin endpoint of a data-plane process: metrics, health, and the local API (eventing.dataplane.queries).
 
 /metrics, /healthz, /livez and /readyz are open, as scrapers and probes expect them; what is about events needs the bearer token.
 """
 
-import hmac
-from asyncio import TaskGroup
-from urllib.parse import unquote
-
-import msgspec
 from prometheus_client import CollectorRegistry
 
 from eventing.bindings.http import HeaderName, HeaderNames
-from eventing.journal import Journal
-from eventing.journal.story import story
 from eventing.observe.exposition import expose
 from eventing.observe.health import TEXT, Health
-from eventing.wire.request import Request, problem
+from eventing.wire.request import Application, Request, problem
 
 __all__ = ["Admin", "AdminNames"]
 
-_JSON = b"content-type: application/json\r\n"
 _TEXT = f"content-type: {TEXT}\r\n".encode()
 
 
@@ -35,19 +27,9 @@ class AdminNames(HeaderNames):
 class Admin:
     """Called by the server with each whole request."""
 
-    def __init__(
-        self,
-        *,
-        registry: CollectorRegistry,
-        journal: Journal,
-        token: str,
-        tasks: TaskGroup,
-        health: Health,
-    ) -> None:
+    def __init__(self, *, registry: CollectorRegistry, queries: Application, health: Health) -> None:
         self._registry = registry
-        self._journal = journal
-        self._token = token.encode()
-        self._tasks = tasks
+        self._queries = queries
         self._health = health
 
     def __call__(self, request: Request) -> None:
@@ -60,21 +42,10 @@ class Admin:
             request.respond(200, b"content-type: " + content_type.encode() + b"\r\n", body)
         elif found := self._health.answer(path.decode("latin-1"), query.decode("latin-1")):
             request.respond(found[0], _TEXT, found[1].encode())
-        elif path.startswith(b"/trace/"):
-            self._authorized(request, unquote(path[7:].decode("ascii", "replace")))
+        elif path.startswith(b"/api/"):
+            self._queries(request)
         else:
-            self._problem(request, 404, "served here: /metrics /healthz /livez /readyz /trace/RECEIPT-OR-ID")
-
-    def _authorized(self, request: Request, query: str) -> None:
-        given = request.header(b"authorization") or b""
-        if not hmac.compare_digest(given, b"Bearer " + self._token):
-            self._problem(request, 401, "a bearer token is needed: the one in the kubeconfig", b"www-authenticate: Bearer\r\n")
-            return
-        self._tasks.create_task(self._trace(request, query))
-
-    async def _trace(self, request: Request, query: str) -> None:
-        answer = await story(self._journal, query)
-        request.respond(200, _JSON, msgspec.json.encode(answer))
+            self._problem(request, 404, "served here: /metrics /healthz /livez /readyz /api/v1/openapi.json")
 
     def _problem(self, request: Request, status: int, detail: str, lines: bytes = b"") -> None:
         request.respond(status, b"content-type: application/problem+json\r\n" + lines, problem(status, detail))

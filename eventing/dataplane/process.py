@@ -13,9 +13,11 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from eventing.channels import Budget, ChannelFactory
 from eventing.dataplane.admin import Admin, AdminNames
+from eventing.dataplane.queries import Queries
 from eventing.dataplane.readiness import Phase, Readiness
 from eventing.dataplane.report import Reporter
 from eventing.dataplane.table import ChannelTable, channel_key
@@ -25,10 +27,10 @@ from eventing.delivery.worker import Engine
 from eventing.ingress.receiver import Receiver
 from eventing.ingress.routes import Routes
 from eventing.journal import Journal
+from eventing.journal.failures import FailureLog
 from eventing.kube import Cache, Change, KubeClient
 from eventing.observe.exposition import DataPlaneCollector, registry
 from eventing.observe.metrics import IngressMetrics
-from eventing.wire.client import ClientLimits
 from eventing.wire.server import HttpServer, ServerLimits
 
 __all__ = ["DataPlane", "DataPlaneSettings"]
@@ -45,6 +47,7 @@ class DataPlaneSettings:
     server: ServerLimits = field(default_factory=ServerLimits)
     guard: AddressGuard = field(default_factory=AddressGuard)
     journal: bool = True
+    failures: Path | None = None  # directory in which failed events are recorded; None: they are not
 
 
 class DataPlane:
@@ -76,13 +79,12 @@ class DataPlane:
         clock = time.monotonic
         async with asyncio.TaskGroup() as tasks:
             journal = Journal(clock=clock, wall=time.time, enabled=settings.journal)
-            # A reply is an event, and may be as large as one.
-            limits = ClientLimits(body_bytes=settings.server.body_bytes)
-            connections = Connections(tasks, guard=settings.guard, limits=limits)
+            connections = Connections(tasks, guard=settings.guard)
             engine = Engine(journal=journal, connections=connections, tasks=tasks)
             budget = Budget(settings.memory_bytes)
             routes = Routes()
             table = ChannelTable(engine=engine, routes=routes, budget=budget, clock=clock)
+            failures = self._failures(journal, tasks)
             readiness = Readiness(table=table, budget=budget, client=self._client)
             ingress = IngressMetrics()
             receiver = Receiver(routes, journal, metrics=ingress)
@@ -107,18 +109,15 @@ class DataPlane:
                     "eventing_ingress_accepted_connections": server.accepted_total,
                     "eventing_journal_events": journal.accepted_events,
                     "eventing_journal_attempts": journal.attempts_written,
+                    "eventing_journal_failures_written": journal.failures_written,
+                    "eventing_journal_failures_lost": journal.failures_lost,
                     "eventing_journal_overwritten_attempts": journal.overwritten_attempts,
                     "eventing_journal_overwritten_events": journal.overwritten_events,
                 },
             )
+            queries = Queries(journal=journal, table=table, failures=failures, token=self._token, tasks=tasks)
             admin = HttpServer(
-                Admin(
-                    registry=registry("dataplane", collector),
-                    journal=journal,
-                    token=self._token,
-                    tasks=tasks,
-                    health=readiness.health,
-                ),
+                Admin(registry=registry("dataplane", collector), queries=queries, health=readiness.health),
                 names=AdminNames(),
                 methods="GET, HEAD",
             )
@@ -135,7 +134,19 @@ class DataPlane:
             await _drained(table, deadline)
             await table.aclose(deadline, grace_s=min(2.0, settings.drain_s / 2))
             connections.close()
+            await queries.aclose()
             await admin.aclose()
+            if failures is not None:  # last: what could not be delivered is written down
+                await failures.aclose(min(3.0, settings.drain_s / 2))
+
+    def _failures(self, journal: Journal, tasks: asyncio.TaskGroup) -> FailureLog | None:
+        directory = self._settings.failures
+        if directory is None or not self._settings.journal:
+            return None
+        failures = FailureLog(directory, journal)
+        failures.open()
+        failures.start(tasks)
+        return failures
 
     async def _follow(
         self,

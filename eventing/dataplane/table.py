@@ -15,8 +15,10 @@ from eventing.delivery.policy import Policy
 from eventing.delivery.worker import Delivery, Engine, SubscriptionWorker
 from eventing.errors import InvalidObjectError
 from eventing.ingress.routes import Route, Routes
+from eventing.journal.standing import Situation
 from eventing.observe.exposition import Figures
 from eventing.observe.metrics import ChannelMetrics, SubscriptionMetrics
+from eventing.observe.redaction import redacted
 from eventing.resources.kinds import Kind, Object
 from eventing.resources.subscribers import OPTION_PREFIX, Subscriber, read_subscribers
 
@@ -197,6 +199,27 @@ class ChannelTable:
             for worker in served.workers.values():
                 lag = worker.lag()
                 yield worker.metrics, worker.in_flight, lag.events or 0, lag.bytes, lag.oldest_s
+
+    def situation(self, subscription: str) -> Situation | None:
+        """How the Subscription NAMESPACE/NAME stands here; None where it is not in force."""
+        for served in self._served.values():
+            for worker in served.workers.values():
+                delivery = worker.delivery
+                if delivery.subscription == subscription:
+                    lag = worker.lag()
+                    return Situation(
+                        number=worker.number,
+                        channel=served.route.name,
+                        pending=worker.pending,
+                        pending_bytes=lag.bytes,
+                        oldest_s=lag.oldest_s,
+                        in_flight=worker.in_flight,
+                        concurrency=delivery.concurrency,
+                        retry=delivery.policy.retry,
+                        timeout_s=delivery.policy.timeout_s,
+                        dead_letter_sink=redacted(delivery.dead_letter.url) if delivery.dead_letter else "",
+                    )
+        return None
 
     @property
     def pending(self) -> int:

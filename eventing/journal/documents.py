@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 __all__ = [
     "Attempt",
+    "Condition",
     "Counts",
     "Data",
     "Delivery",
@@ -27,6 +28,7 @@ __all__ = [
     "Response",
     "Standing",
     "Trace",
+    "Why",
     "as_dict",
 ]
 
@@ -235,6 +237,27 @@ class Standing(Struct, frozen=True, kw_only=True):
     dead_letter_sink: str
     counts: Counts
     last_failure: Failure | None
+    findings: list[Finding]
+
+
+class Condition(Struct, frozen=True, kw_only=True):
+    """A condition of the Subscription's status."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+    since: Time
+
+
+class Why(Struct, frozen=True, kw_only=True):
+    """What `eventing why -o json` prints: the Subscription's own word on itself, and how it stands in the data plane."""
+
+    subscription: str
+    ready: Annotated[Literal["True", "False", "Unknown"], Meta(description="Of its condition Ready.")]
+    ready_since: Annotated[str, Meta(description="When that last changed.")]
+    conditions: list[Condition]
+    standing: Annotated[Standing | None, Meta(description="None: it is not in force in the data plane.")]
     findings: list[Finding]
 
 

@@ -91,6 +91,10 @@ class Places:
     def place(self, number: int) -> Place:
         return self._places.get(number) or Place("", (), data=True)
 
+    def of(self, channel: str) -> set[int]:
+        """Every number that stands for the channel."""
+        return {number for number, place in self._places.items() if place.channel == channel}
+
     def subscriber(self, subscription: str, uid: str, uri: str) -> int:
         """A number for a subscriber."""
         self._subscriber_number += 1

@@ -91,7 +91,6 @@ FAILURES: Final = (
     "HeadersTooLarge",
     "BodyTooLarge",
     "InvalidReply",
-    "ReplyFailed",
 )
 _CODES: Final = {kind: code for code, kind in enumerate(FAILURES)}
 

@@ -9,6 +9,7 @@ import itertools
 import secrets
 import struct
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
@@ -16,7 +17,6 @@ from eventing.bindings.http import HeaderNames, binary_head, decode, event_head,
 from eventing.bindings.json_format import decode_structured
 from eventing.event import Event
 from eventing.journal.details import DETAIL_BYTES, Detail, Details
-from eventing.journal.pages import pages
 from eventing.journal.places import Place, Places, SubscriberEntry
 from eventing.journal.record import Decision, Rule
 from eventing.journal.refusals import Refusal, Refusals
@@ -104,13 +104,13 @@ class Journal:
         self._clock = clock
         self.next_receipt: Callable[[], int] = itertools.count(1).__next__
         self._size = attempts
-        self._ring = pages(_ATTEMPT.size * attempts)
+        self._ring = bytearray(_ATTEMPT.size * attempts)
         self._written = 0
         self._pack = _ATTEMPT.pack_into
-        self._index = pages(_ACCEPTANCE.size * acceptances)
+        self._index = bytearray(_ACCEPTANCE.size * acceptances)
         self._index_size = acceptances
         self._accepted = 0
-        self._bytes = pages(event_bytes)
+        self._bytes = bytearray(event_bytes)
         self._bytes_size = event_bytes
         self._bytes_written = 0  # never wraps; what begins before this less the size is overwritten
         self._pack_acceptance = _ACCEPTANCE.pack_into
@@ -293,32 +293,57 @@ class Journal:
         )
         return values
 
-    def acceptances(self, first: int, count: int, *, receipt: int = 0, event_id: str | None = None) -> list[Acceptance]:
-        """Those of number `first` to `first + count - 1`: all, or those that have this receipt or are of an event with this
-        id."""
+    def acceptances(self, first: int, count: int, *, event_id: str) -> list[Acceptance]:
+        """Those of number `first` to `first + count - 1` that are of an event with this id."""
         found = []
-        raw_id = b"" if event_id is None else event_id.encode(errors="surrogateescape")
-        wanted = hash(raw_id)
-        everything = not receipt and event_id is None
-        for number in range(max(first, self.acceptances_kept_from), min(first + count, self._accepted)):
+        wanted = hash(event_id.encode(errors="replace"))
+        for number in self._acceptance_numbers(first, count):
             values = self._acceptance_values(number)
-            if not everything and values[0] != receipt and (event_id is None or values[2] != wanted):
-                continue
-            acceptance = self._acceptance(*values)
-            if acceptance is not None and (everything or values[0] == receipt or acceptance.event.attributes["id"] == event_id):
-                found.append(acceptance)
+            if values[2] == wanted:
+                acceptance = self._acceptance(*values)
+                if acceptance is not None and acceptance.event.attributes["id"] == event_id:
+                    found.append(acceptance)
         return found
 
+    def numbered_acceptances(self, first: int, count: int) -> list[tuple[int, Acceptance]]:
+        """Those of number `first` to `first + count - 1`, with their numbers."""
+        return [
+            (number, acceptance)
+            for number in self._acceptance_numbers(first, count)
+            if (acceptance := self._acceptance(*self._acceptance_values(number))) is not None
+        ]
+
+    def accepted_at(self, channel: str, first: int, count: int) -> int:
+        """How many of number `first` to `first + count - 1` the channel took."""
+        places = self.places.of(channel)
+        return sum(self._acceptance_values(number)[7] in places for number in self._acceptance_numbers(first, count))
+
+    def _acceptance_numbers(self, first: int, count: int) -> range:
+        lowest = max(first, self.acceptances_kept_from)
+        return range(lowest, max(lowest, min(first + count, self._accepted)))
+
     def find(self, receipt: int) -> Acceptance | None:
-        """The acceptance of this receipt, found by halving; None where it is gone, or never was."""
+        """The acceptance of this receipt; None where it is gone, or never was."""
+        number = self.number_of(receipt)
+        return None if number is None else self._acceptance(*self._acceptance_values(number))
+
+    def arrival(self, receipt: int) -> tuple[float, str, Place] | None:
+        """When the event of this receipt came (loop's clock), from whom, and where; None where its record is gone."""
+        number = self.number_of(receipt)
+        if number is None:
+            return None
+        _, stored, _, at, peer, _, _, place = self._acceptance_values(number)
+        offset = at % self._bytes_size
+        return stored, bytes(self._bytes[offset : offset + peer]).decode(), self.places.place(place)
+
+    def number_of(self, receipt: int) -> int | None:
+        """The number of the acceptance of this receipt, found by halving."""
         kept = range(self.acceptances_kept_from, self._accepted)
         near = kept.start + bisect_left(kept, receipt, key=lambda number: self._acceptance_values(number)[0])
         for distance in range(_DISORDER):
             for number in {near + distance, near - distance}:
-                if number in kept:
-                    values = self._acceptance_values(number)
-                    if values[0] == receipt:
-                        return self._acceptance(*values)
+                if number in kept and self._acceptance_values(number)[0] == receipt:
+                    return number
         return None
 
     def accepted_since(self, moment: float) -> int:
@@ -364,14 +389,18 @@ class Journal:
             if unpack(ring, (number % size) * _ATTEMPT.size)[0] in receipts
         ]
 
-    def attempts_by(self, subscribers: Collection[int], first: int, count: int) -> list[AttemptRecord]:
-        """Those of `attempts` that are of these subscribers."""
-        unpack, ring, size = _SUBSCRIBER.unpack_from, self._ring, self._size
-        return [
-            self.attempt(number)
-            for number in self._numbers(first, count)
-            if unpack(ring, (number % size) * _ATTEMPT.size)[0] in subscribers
-        ]
+    def tally(self, subscriber: int, first: int, count: int, tally: Counter[tuple[int, int, int, int]]) -> int | None:
+        """Count those of `attempts` that are of this subscriber, by (status, decision, rule, failure); the number of the last one
+        that did not succeed."""
+        unpack, ring, size = _TALLY.unpack_from, self._ring, self._size
+        last = None
+        for number in self._numbers(first, count):
+            of, status, decision, rule, failure = unpack(ring, (number % size) * _ATTEMPT.size)
+            if of == subscriber:
+                tally[status, decision, rule, failure] += 1
+                if decision != _DELIVERED:
+                    last = number
+        return last
 
     def attempt(self, number: int) -> AttemptRecord:
         """Record number `number`, which must not be overwritten."""
@@ -420,7 +449,7 @@ class Journal:
 
 _RECEIPT: Final = struct.Struct("<Q")
 _ENDED: Final = struct.Struct("<Qdf")
-_SUBSCRIBER: Final = struct.Struct("<24xI")
+_TALLY: Final = struct.Struct("<24xI8xH4xBBB")
 
 
 def event_of(head: bytes, data: bytes) -> Event:

@@ -10,6 +10,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, cast
 
+from msgspec import structs
+
+from eventing.event import Event
 from eventing.journal.documents import (
     Attempt,
     Data,
@@ -23,12 +26,13 @@ from eventing.journal.documents import (
     Trace,
     as_dict,
 )
+from eventing.journal.places import Place
 from eventing.journal.record import FAILURES, Decision, Rule
 from eventing.journal.refusals import Refusal
 from eventing.journal.ring import Acceptance, AttemptRecord, Journal
 from eventing.observe.lines import printable
 
-__all__ = ["attempt_document", "data_document", "delivery_document", "moment", "story", "trace"]
+__all__ = ["attempt_document", "data_document", "delivery_document", "failure_document", "moment", "story", "trace"]
 
 SLICE: Final = 500  # records looked at in one turn of the loop: about 0.2 ms
 MATCHES_MAX: Final = 100
@@ -75,8 +79,10 @@ async def trace(
     matches = await _matches(journal, acceptances, with_data=with_data)
     if recorded is not None:
         known = {match.receipt for match in matches}
-        older = [each for each in await recorded(query) if each.receipt not in known and channel in {"", each.channel}]
-        matches = [*older, *matches][-MATCHES_MAX:]
+        older = [each for each in await recorded(query) if channel in {"", each.channel}]
+        by_receipt = {each.receipt: each for each in older}
+        matches = [_completed(match, by_receipt[match.receipt]) if match.receipt in by_receipt else match for match in matches]
+        matches = [*(each for each in older if each.receipt not in known), *matches][-MATCHES_MAX:]
     refused: list[Refused] = []
     groups: list[RefusedGroup] = []
     window_s = 0.0
@@ -87,6 +93,13 @@ async def trace(
     return Trace(
         query=query, matches=matches, refused=refused, refused_groups=groups, refused_window_s=window_s, journal=state(journal)
     )
+
+
+def _completed(match: Match, recorded: Match) -> Match:
+    """Where memory has lost what became of the event, the record of failures may know."""
+    by_uid = {delivery.uid: delivery for delivery in recorded.deliveries}
+    deliveries = [by_uid.get(each.uid, each) if each.state == "unknown" else each for each in match.deliveries]
+    return structs.replace(match, deliveries=deliveries)
 
 
 async def _find(journal: Journal, query: str) -> list[Acceptance]:
@@ -142,9 +155,12 @@ def _match(journal: Journal, acceptance: Acceptance, records: list[AttemptRecord
 
 def data_document(acceptance: Acceptance, *, whole: bool = False, shown: int = TEXT_SHOWN) -> Data:
     """The data of the event, as far as it is kept; `shown` characters of it where it is text."""
-    if not acceptance.data_kept:
-        return Data(size=None, kept=False, text="")
-    data = acceptance.event.data
+    return (
+        _data(acceptance.event.data, whole=whole, shown=shown) if acceptance.data_kept else Data(size=None, kept=False, text="")
+    )
+
+
+def _data(data: bytes, *, whole: bool = False, shown: int = TEXT_SHOWN) -> Data:
     try:
         text = data[: shown * 4].decode()
     except UnicodeDecodeError as error:  # a character cut in two is no reason to show nothing
@@ -154,6 +170,28 @@ def data_document(acceptance: Acceptance, *, whole: bool = False, shown: int = T
         kept=True,
         text=printable(text[:shown], keep="\n\t"),
         base64=base64.b64encode(data).decode() if whole else None,
+    )
+
+
+def failure_document(journal: Journal, event: Event, subscriber: int, number: int) -> Match:
+    """What is recorded on disk of an event that ended badly at a subscriber, with record `number`: one delivery."""
+    attributes = event.attributes
+    arrival = journal.arrival(event.receipt)
+    entry = journal.entry(subscriber)
+    stored, peer, place = arrival or (None, "", Place(entry.channel if entry else "", (), data=True))
+    return Match(
+        receipt=journal.receipt_text(event.receipt) if event.receipt else "",
+        id=attributes["id"],
+        source=attributes["source"],
+        type=attributes["type"],
+        channel=place.channel,
+        received=moment(journal.wall_time(stored)) if stored is not None else "",
+        from_=peer,
+        attributes=dict(attributes),
+        data=_data(event.data) if place.data else Data(size=None, kept=False, text=""),
+        deliveries=[delivery_document(journal, subscriber, journal.trail(number), 0.0)],
+        not_due=[],
+        kept="disk",
     )
 
 

@@ -118,6 +118,8 @@ _ROWS: Final = (
     Metric("eventing_journal_attempts", "counter", "Attempts and decisions written to the journal's memory."),
     Metric("eventing_journal_overwritten_events", "counter", "Acceptances that gave way to newer ones."),
     Metric("eventing_journal_overwritten_attempts", "counter", "Attempts and decisions that gave way to newer ones."),
+    Metric("eventing_journal_failures_written", "counter", "Events that were dropped or dead-lettered, recorded on disk."),
+    Metric("eventing_journal_failures_lost", "counter", "Those that could not be recorded there."),
     # Every process.
     Metric("eventing_build_info", "gauge", "Always 1; the labels say what runs.", ("version", "process")),
 )

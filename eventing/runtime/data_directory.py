@@ -5,6 +5,7 @@ Its layout, mode 0700:
     pki/            0700  the private CA and the API server's certificate; what clients of an https ingress must trust
     tokens.json     0600  bearer tokens of the administrator and of the mesh's own users
     api.sqlite3           the API objects
+    journal/        0700  segments of failed events (docs/journal.md)
     endpoints.json        URLs, only while the mesh is ready
     lock                  held (flock) by the running mesh; holds the supervisor's pid
     version               of this layout; a newer one is refused
@@ -45,6 +46,7 @@ class DataDirectory:
         self.ingress_ca = self.pki / "ingress-ca.crt"
         self.tokens = path / "tokens.json"
         self.database = path / "api.sqlite3"
+        self.journal = path / "journal"
         self.endpoints = path / "endpoints.json"
         self.lock = path / "lock"
         self.version = path / "version"

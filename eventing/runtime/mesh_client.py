@@ -6,15 +6,14 @@ Synchronous and on the standard library: a command line should start quickly, an
 import http.client
 import json
 import ssl
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from eventing.bindings.http import binary_head
-from eventing.errors import EventingError
+from eventing.errors import EventingError, ObjectNotFoundError
 from eventing.event import Event
 from eventing.runtime.data_directory import DataDirectory, default_data_dir
 from eventing.runtime.settings import Endpoints
@@ -67,6 +66,7 @@ class MeshClient:
     token: str = field(repr=False)
     ingress_ca: Path | None = None  # file, PEM, of what to trust besides the usual authorities; may be empty
     _ingress: http.client.HTTPConnection | None = field(default=None, init=False, repr=False)
+    _queries: http.client.HTTPConnection | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def find(cls, data_dir: Path | None = None) -> Self:
@@ -92,11 +92,34 @@ class MeshClient:
         path = f"/{quote(namespace, safe='')}/{quote(channel, safe='')}"
         return _request(self._ingress, "POST", path, event.data, headers)
 
-    def trace(self, identity: str) -> dict[str, Any]:
-        """What is known of an event id or a receipt: `matches` and `refused`. Raises NotRunningError, EventingError."""
-        with closing(_connection(self.endpoints.metrics)) as connection:
-            headers = {"Authorization": f"Bearer {self.token}"}
-            answer = _request(connection, "GET", f"/trace/{quote(identity, safe='')}", None, headers)
+    def trace(self, identity: str, *, channel: str = "", data: bool = False) -> dict[str, Any]:
+        """What is known of an event id or a receipt (eventing.journal.documents.Trace). Raises NotRunningError, EventingError."""
+        return self._ask(f"/trace/{quote(identity, safe='')}", {"channel": channel, "data": "true" if data else ""})
+
+    def tail(self, after: str, *, wait_s: float, **wanted: str) -> dict[str, Any]:
+        """What happened after a position (Feed): "" is now. `wanted`: channel, subscription, type, failed. Raises as `trace`."""
+        return self._ask("/tail", {"after": after, "wait_s": f"{wait_s:g}", **wanted})
+
+    def standing(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """How a Subscription stands in the data plane (Standing); None where it is not in force there. Raises as `trace`."""
+        try:
+            return self._ask(f"/subscriptions/{quote(namespace, safe='')}/{quote(name, safe='')}", {})
+        except ObjectNotFoundError:
+            return None
+
+    def _ask(self, path: str, query: dict[str, str]) -> dict[str, Any]:
+        """A question to the data plane's local API; the connection is kept for the next one."""
+        if self._queries is None:
+            self._queries = _connection(self.endpoints.metrics)
+        given = urlencode({name: value for name, value in query.items() if value})
+        target = f"/api/v1{path}" + (f"?{given}" if given else "")
+        try:
+            answer = _request(self._queries, "GET", target, None, {"Authorization": f"Bearer {self.token}"})
+        except NotRunningError:
+            self._queries.close()
+            raise
+        if answer.status == 404:
+            raise ObjectNotFoundError(404, "NotFound", answer.problem)
         if answer.status != 200:
             raise EventingError(f"the mesh refused to answer: {answer.problem}")
         document: dict[str, Any] = json.loads(answer.body)
@@ -106,9 +129,10 @@ class MeshClient:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._ingress is not None:
-            self._ingress.close()
-            self._ingress = None
+        for connection in (self._ingress, self._queries):
+            if connection is not None:
+                connection.close()
+        self._ingress = self._queries = None
 
 
 def _connection(url: str, trusted: Path | None = None) -> http.client.HTTPConnection:

@@ -5,20 +5,31 @@ from datetime import datetime
 from typing import Any, Final
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from eventing.observe.lines import printable
 
-__all__ = ["show"]
+__all__ = ["STATES", "TIMES", "line", "local_time", "show"]
 
-_STATES: Final = {"delivered": "green", "pending": "yellow", "dead-lettered": "magenta", "dropped": "red"}
-# Entries that are no attempt: what was decided after the last one, or without any.
-_ENDS: Final = ("dropped", "dead-lettered")
+STATES: Final = {
+    "delivered": "green",
+    "pending": "yellow",
+    "retrying": "yellow",
+    "failed": "red",
+    "dead-lettered": "magenta",
+    "dropped": "red",
+    "unknown": "dim",
+    "refused": "red",
+    "accepted": "cyan",
+}
+TIMES: Final = "\u00d7"
+_ANSWER_SHOWN: Final = 160
 _REFUSED_SHOWN: Final = 5
 
 
 def show(document: Mapping[str, Any], identity: str, console: Console) -> None:
-    """Print the answer of the admin endpoint's `/trace/ID`: a block per acceptance, a line per attempt."""
+    """Print the answer to a question for an event: a block per acceptance, a line per attempt."""
     matches = document["matches"]
     if not matches:
         _nothing(document, identity, console)
@@ -29,66 +40,146 @@ def show(document: Mapping[str, Any], identity: str, console: Console) -> None:
         _acceptance(match, console)
 
 
+def line(console: Console, text: Text, indent: int = 0, *, before: str = "", style: str = "") -> None:
+    """Print `before` and `text`. On a terminal the text is broken at words, and goes on below where it began.
+    `style` is that of `before`."""
+    if not console.is_terminal:
+        console.print(Text(" " * indent + before, style) + text, soft_wrap=True)
+        return
+    left = indent + len(before)
+    if not left:
+        console.print(text)
+        return
+    if before and left > console.width // 2:  # too narrow for two columns
+        console.print(Text(" " * indent + before.rstrip(), style), soft_wrap=True)
+        left, before = indent + 2, ""
+    grid = Table.grid()
+    grid.add_column(width=left, no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(Text(" " * (left - len(before)) + before, style), text)
+    console.print(grid)
+
+
 def _acceptance(match: Mapping[str, Any], console: Console) -> None:
     head = Text.assemble(
         (f"event {_safe(match['id'])}", "bold"),
         f"  type {_safe(match['type'])}  source {_safe(match['source'])}",
     )
-    console.print(head, soft_wrap=True)
-    console.print(
-        Text(f"accepted {_moment(match['received'])} by {_safe(match['channel'])}, from {_safe(match['from'])}, "
-             f"receipt {_safe(match['receipt'])}"),
-        soft_wrap=True,
-    )  # fmt: skip
-    if not match["deliveries"]:
-        console.print(Text("  the channel had no subscription then", style="yellow"))
+    line(console, head)
+    received = f"accepted {local_time(match['received'])} by" if match["received"] else "accepted by"
+    peer = f", from {_safe(match['from'])}" if match["from"] else ""
+    line(console, Text(f"{received} {_safe(match['channel'])}{peer}, receipt {_safe(match['receipt'])}"))
+    _data(match.get("data"), console)
+    if match.get("kept") == "disk":
+        line(console, Text("from the record of failures on disk; what was delivered is not known any more", "dim"), 2)
+    elif not match["deliveries"]:
+        line(console, Text("the channel had no subscription then", style="yellow"), 2)
     for delivery in match["deliveries"]:
-        for line in _delivery(delivery):
-            console.print(line, soft_wrap=True)
+        _delivery(delivery, console)
+    for other in match.get("not_due") or ():
+        text = Text.assemble(f"{_safe(other['subscription'])}  ", ("not due", "dim"), f"  {_safe(other['explanation'])}")
+        line(console, text, 2)
 
 
-def _delivery(delivery: Mapping[str, Any]) -> Iterator[Text]:
+def _data(data: Mapping[str, Any] | None, console: Console) -> None:
+    """Printed only where it was asked for whole."""
+    if data is None or data.get("base64") is None:
+        return
+    size = f"data, {data['size']} bytes"
+    line(console, Text(size + ":" if data["text"] else size + ", not text: -o json has them in base64"), 2)
+    for text in data["text"].splitlines():
+        console.print(Text("    " + printable(text, keep="\t")), soft_wrap=True)
+
+
+def _delivery(delivery: Mapping[str, Any], console: Console) -> None:
     """A line for the subscription, with its end, and one for each attempt."""
     state, reason = str(delivery["state"]), _safe(delivery.get("reason") or "")
     subscription = _safe(delivery["subscription"]) or "a subscription that is gone"
-    yield Text.assemble(
-        f"  {subscription}  ",
-        (_safe(state), _STATES.get(state, "")),
+    head = Text.assemble(
+        f"{subscription}  ",
+        (_safe(state), STATES.get(state, "")),
         f" ({reason})" if reason else "",
         f"  {_safe(delivery['subscriber'])}",
     )
+    line(console, head, 2)
     for attempt in delivery["attempts"]:
-        decision = _safe(attempt["decision"] or attempt["error"])
-        ended = decision.startswith(_ENDS)
-        first = "ended" if ended else f"attempt {attempt['number']}"
-        took = "" if ended else f"{attempt['duration_ms']:8.1f} ms"
-        yield Text(f"    {first:10}  {_moment(attempt['started'])}  {took:11}  {decision}")
-    if not delivery["attempts"] and state == "pending":
-        yield Text("    no attempt yet")
+        _attempt(attempt, console)
+    if not delivery["attempts"]:
+        told = "no attempt yet" if state == "pending" else _safe(delivery.get("explanation") or "")
+        line(console, Text(told), 4)
+
+
+def _attempt(attempt: Mapping[str, Any], console: Console) -> None:
+    decision = _safe(attempt["decision"] or attempt["error"])
+    ended = attempt.get("outcome") in {"dropped", "dead-lettered"} or not attempt["number"]
+    first = "ended" if ended else f"attempt {attempt['number']}"
+    took = "" if ended and not attempt["duration_ms"] else f"{attempt['duration_ms']:8.1f} ms"
+    when = local_time(attempt["started"])
+    before = f"{first:10}  {when}  {took:11}  "
+    line(console, Text(decision), 4, before=before)
+    if answer := _answered(attempt):
+        line(console, Text(answer, style="dim"), 4, before=" " * len(before))
+
+
+def _answered(attempt: Mapping[str, Any]) -> str:
+    """What the subscriber said, or how the exchange failed, where the decision does not say it already."""
+    response, error = attempt.get("response"), str(attempt["error"])
+    if response is None:
+        return "" if error in attempt["decision"] else _cut(_safe(error))
+    headers = response["headers"]
+    parts = [str(headers["content-type"])] if "content-type" in headers else []
+    parts += [f"{name}: {value}" for name, value in headers.items() if name != "content-type"]
+    if response["body"]:
+        parts.append(f"“{_cut(str(response['body']))}”")
+    elif error and error not in attempt["decision"]:
+        parts.append(error)
+    return _safe("answered " + ", ".join(parts)) if parts else ""
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _ANSWER_SHOWN else text[:_ANSWER_SHOWN] + "…"
 
 
 def _nothing(document: Mapping[str, Any], identity: str, console: Console) -> None:
-    console.print(Text(f"No event with the id or receipt {_safe(identity)} is known here."))
-    refused = document.get("refused") or []
-    if not refused:
-        console.print("Nothing was refused lately either. The memory of events is bounded, and ends with the mesh.")
+    line(console, Text(f"No event with the id or receipt {_safe(identity)} was accepted, as far as is known."))
+    for told in _memory(document):
+        line(console, Text(told))
+    same_id = [entry for entry in document.get("refused") or () if entry["id"] == identity]
+    if same_id:
+        console.print("Requests with this id were refused:")
+    for entry in same_id[-_REFUSED_SHOWN:]:
+        told = f"{local_time(entry['received'])}  {_safe(entry['channel'])}  from {_safe(entry['from'])}  "
+        line(console, Text(told + f"{entry['status']}  {_safe(entry['reason'])}"), 2)
+    if len(same_id) > _REFUSED_SHOWN:
+        console.print(f"  and {len(same_id) - _REFUSED_SHOWN} more before")
+    groups = document.get("refused_groups") or []
+    window = float(document.get("refused_window_s") or 60.0)
+    lately = "last minute" if window <= 60 else f"last {window / 60:g} minutes"
+    for channel in dict.fromkeys(group["channel"] for group in groups):
+        of = [group for group in groups if group["channel"] == channel]
+        total = sum(group["count"] for group in of)
+        were = "requests to {} were" if total > 1 else "request to {} was"
+        reasons = "; ".join(f"{group['count']} {TIMES} {group['status']} {_safe(group['reason'])}" for group in of)
+        line(console, Text(f"{total} {were.format(_safe(channel))} refused in the {lately}: {reasons}"))
+    if not groups and not same_id:
+        console.print("Nothing was refused lately.")
+
+
+def _memory(document: Mapping[str, Any]) -> Iterator[str]:
+    """How far the answer reaches."""
+    journal = document.get("journal")
+    if journal is None:
         return
-    console.print("Refused lately:")
-    for entry in refused[:_REFUSED_SHOWN]:
-        console.print(
-            Text(f"  {_moment(entry['received'])}  {_safe(entry['channel'])}  from {_safe(entry['from'])}  "
-                 f"{entry['status']}  {_safe(entry['reason'])}"),
-            soft_wrap=True,
-        )  # fmt: skip
-    if len(refused) > _REFUSED_SHOWN:
-        console.print(f"  and {len(refused) - _REFUSED_SHOWN} more")
+    gone = int(journal["overwritten_events"])
+    known = f"The journal knows all that was accepted since {local_time(journal['since'])} ({journal['events']})"
+    yield known + (f"; {gone} earlier ones are overwritten" if gone else "") + "; of what failed, also what was before."
 
 
 def _safe(value: object) -> str:
     return printable(str(value))
 
 
-def _moment(stamp: str) -> str:
+def local_time(stamp: str) -> str:
     """Local time of day with milliseconds; the date, too, where it is not today."""
     try:
         moment = datetime.fromisoformat(stamp).astimezone()

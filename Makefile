@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --retrie
 RETRY = for pause in 3 10 0; do $(1) && exit 0; sleep $$pause; done; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check bench
+.PHONY: help up test check bench chaos
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,9 @@ check: .venv/.developing ## Format, lint, types, layers
 
 bench: .venv/.developing ## Measure the mesh against the floor; EVENTING_BENCH_QUICK=1: in seconds
 	@$(BIN)/python tests/bench/run.py $(ARGS)
+
+chaos: .venv/.developing ## Random rounds of faults against ledgers; ARGS='--seed 7 --rounds 50'
+	@$(BIN)/python -m pytest tests/chaos --rounds 20 $(ARGS)
 
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is %s: make PYTHON=python3.12 …" % sys.version.split()[0])'

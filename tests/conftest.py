@@ -21,12 +21,17 @@ def _named(variable: str, program: str) -> list[Path]:
     return [Path(path) for path in (os.environ.get(variable) or shutil.which(program) or "").split(os.pathsep) if path]
 
 
+_JS_PEER = Path(__file__).parent / "support" / "cloudevents_js"
 # Programs that some tests are marked with, and how one comes by each. With several kubectls, each test runs with each.
 TOOLS = {
     "kubectl": (_named("KUBECTL", "kubectl"), "install it, or give its path in $KUBECTL"),
     "crdcheck": (
         _named("CRDCHECK", "crdcheck"),
         "build it with Go (go build -C tests/support/crdcheck -o PATH) and give PATH in $CRDCHECK",
+    ),
+    "node": (
+        _named("NODE", "node") if (_JS_PEER / "node_modules" / "cloudevents").is_dir() else [],
+        "install Node.js 20 or newer, then: npm ci --prefix tests/support/cloudevents_js",
     ),
 }
 IN_CI = os.environ.get("CI", "").lower() == "true"

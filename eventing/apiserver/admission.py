@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
+from eventing.apiserver.duplicates import duplicate_fields
 from eventing.apiserver.failures import Cause, bad_request, conflict, invalid
 from eventing.apiserver.metadata import METADATA_SCHEMA, metadata_causes
 from eventing.apiserver.registry import Resource
@@ -133,9 +134,12 @@ class Admitter:
         return findings
 
     def _report_unknown(self, resource: Resource, findings: Findings, options: Options, request: Request) -> None:
-        if not findings.unknown or options.validation == "Ignore":
+        if options.validation == "Ignore":
             return
-        texts = [f'unknown field "{path}"' for path in findings.unknown]
+        texts = [f'duplicate field "{path}"' for path in duplicate_fields(request.body)]
+        texts += [f'unknown field "{path}"' for path in findings.unknown]
+        if not texts:
+            return
         if options.validation == "Strict":
             raise _undecodable(resource, f"strict decoding error: {', '.join(texts)}")
         request.warnings.extend(texts)

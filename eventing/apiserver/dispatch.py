@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from eventing.apiserver.answers import ClientGoneError, answer, answer_error, read_body
 from eventing.apiserver.connection import ABORT
-from eventing.apiserver.failures import bad_request, method_not_allowed, path_not_found, unsupported_media_type
+from eventing.apiserver.failures import bad_request, invalid_options, method_not_allowed, path_not_found, unsupported_media_type
 from eventing.apiserver.merge import json_patch, merge_patch, strategic_merge
 from eventing.apiserver.reading import Reader, selection_of
 from eventing.apiserver.registry import Registry, Resource
@@ -132,7 +132,8 @@ class Dispatcher:
 
     async def _get(self, target: Target, request: Request) -> tuple[int, bytes]:
         view = self._view(request)
-        return 200, self._reader.get(target.resource, (target.namespace, target.name), view)
+        version = request.number("resourceVersion")
+        return 200, self._reader.get(target.resource, (target.namespace, target.name), view, version)
 
     async def _list(self, target: Target, request: Request) -> tuple[int, bytes]:
         return 200, self._reader.list(target.resource, target.namespace, request, self._view(request))
@@ -166,10 +167,12 @@ class Dispatcher:
         options = Options.of(request)
         if request.content_type == APPLY_PATCH:
             if not request.params.get("fieldManager"):
-                raise bad_request("fieldManager: Required value: is required for apply patch")
+                raise invalid_options("PatchOptions", "fieldManager", "Required value: is required for apply patch")
             config = expect_object(decode_yaml(request.body))
             code, data = await self._writer.apply(target.resource, key, config, options, request, subresource=target.subresource)
             return code, self._reader.show(target.resource, data, view)
+        if "force" in request.params:
+            raise invalid_options("PatchOptions", "force", "Forbidden: may not be specified for non-apply patch")
         data = await self._writer.update(
             target.resource, key, self._change(target.resource, request), options, request, subresource=target.subresource
         )

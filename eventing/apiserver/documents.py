@@ -21,11 +21,11 @@ __all__ = ["documents_app"]
 # The Kubernetes release whose API this one speaks. Clients choose their dialect by it, so it stays steady.
 _VERSION: Final = {
     "major": "1",
-    "minor": "32",
-    "gitVersion": "v1.32.0",
+    "minor": "35",
+    "gitVersion": "v1.35.0",
     "gitCommit": "",
     "gitTreeState": "clean",
-    "buildDate": "2024-12-11T18:07:36Z",
+    "buildDate": "2025-12-17T12:00:00Z",
     "goVersion": "",
     "compiler": "",
     "platform": "linux/amd64",

@@ -27,6 +27,7 @@ __all__ = [
     "forbidden",
     "internal",
     "invalid",
+    "invalid_options",
     "method_not_allowed",
     "modified",
     "not_acceptable",
@@ -36,6 +37,7 @@ __all__ = [
     "success",
     "too_large",
     "too_many",
+    "too_new",
     "unauthorized",
     "unavailable",
     "unsupported_media_type",
@@ -103,8 +105,12 @@ def path_not_found() -> ApiError:
     return failure(404, "NotFound", "the server could not find the requested resource")
 
 
-def exists(kind: Kind, name: str) -> ApiError:
-    return failure(409, "AlreadyExists", f'{qualified(kind)} "{name}" already exists', _named(kind, name))
+def exists(kind: Kind, name: str, *, generated: bool = False) -> ApiError:
+    text = f'{qualified(kind)} "{name}" already exists'
+    if generated:
+        text += ", the server was not able to generate a unique name for the object"
+        return failure(409, "AlreadyExists", text, _named(kind, name) | {"retryAfterSeconds": 1})
+    return failure(409, "AlreadyExists", text, _named(kind, name))
 
 
 def conflict(kind: Kind, name: str, message: str) -> ApiError:
@@ -122,6 +128,14 @@ def invalid(kind: Kind, name: str, causes: Sequence[Cause]) -> ApiError:
     details: dict[str, Any] = _named(kind, name) | {"kind": kind.kind}
     details["causes"] = [{"reason": cause.reason, "message": cause.message, "field": cause.field or "<nil>"} for cause in causes]
     return failure(422, "Invalid", f'{qualified(kind, plural=False)} "{name}" is invalid: {text}', details)
+
+
+def invalid_options(kind: str, field: str, message: str) -> ApiError:
+    """A query parameter that does not go with the others; `kind` is ListOptions, PatchOptions …"""
+    reasons = {"Required value": "FieldValueRequired", "Unsupported value": "FieldValueNotSupported"}
+    cause = {"reason": reasons.get(message.partition(":")[0], "FieldValueForbidden"), "message": message, "field": field}
+    details = {"group": "meta.k8s.io", "kind": kind, "causes": [cause]}
+    return failure(422, "Invalid", f'{kind}.meta.k8s.io "" is invalid: {field}: {message}', details)
 
 
 def bad_request(message: str, details: Mapping[str, Any] | None = None) -> ApiError:
@@ -170,6 +184,13 @@ def too_many(message: str) -> ApiError:
 
 def internal(message: str) -> ApiError:
     return failure(500, "InternalError", f"Internal error occurred: {message}")
+
+
+def too_new(version: int, current: int) -> ApiError:
+    """A version that the server has not reached: a client that remembers another server's begins anew on it."""
+    cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+    text = f"Timeout: Too large resource version: {version}, current: {current}"
+    return failure(504, "Timeout", text, {"causes": [cause], "retryAfterSeconds": 1})
 
 
 def unavailable(message: str) -> ApiError:

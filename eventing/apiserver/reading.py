@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from eventing.apiserver.failures import bad_request, expired, not_found
+from eventing.apiserver.failures import bad_request, invalid_options, not_found, too_new
 from eventing.apiserver.registry import Resource
 from eventing.apiserver.requests import Request, View
 from eventing.apiserver.selectors import FieldSelector, LabelSelector
@@ -15,7 +15,7 @@ from eventing.apiserver.store import Key, Record, Store
 from eventing.apiserver.tables import partial, row, table
 from eventing.resources.kinds import Object
 
-__all__ = ["Reader", "Selection", "selection_of"]
+__all__ = ["Reader", "Selection", "check_version", "selection_of"]
 
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
@@ -58,7 +58,9 @@ class Reader:
         self._store = store
         self._clock = clock
 
-    def get(self, resource: Resource, key: Key, view: View) -> bytes:
+    def get(self, resource: Resource, key: Key, view: View, version: int = 0) -> bytes:
+        """The object, no older than `version`."""
+        check_version(version, self._store.version)
         record = self._store.collection(resource.key).records.get(key)
         if record is None:
             raise not_found(resource.kind, key[1])
@@ -75,20 +77,13 @@ class Reader:
         return _encode(partial(obj, view.version))
 
     def list(self, resource: Resource, namespace: str, request: Request, view: View) -> bytes:
-        """A list, or a page of it. Pages are of the present: what changed since the first one, a watch from its version tells."""
+        """A list, or a page of it; all pages show what was there when the first was asked for. Raises 400, 410, 422 and 504."""
         selection = selection_of(resource, namespace, request)
-        collection = self._store.collection(resource.key)
-        version = self._store.version
-        limit = max(request.number("limit"), 0)
-        after: Key | None = None
-        if token := request.params.get("continue", ""):
-            version, after = _parse_token(token)
-            if version < collection.floor:
-                raise expired("The provided continue parameter is too old to display a consistent list result: list again")
-        _check_version(request, self._store.version)
+        limit = request.number("limit")
+        version, after = self._start(request)
         chosen: builtins.list[Record] = []
         remaining = 0
-        for record in self._candidates(collection.sorted(), after):
+        for record in self._candidates(self._store.collection(resource.key).at(version), after):
             if not selection.matches(record):
                 continue
             if limit and len(chosen) == limit:
@@ -103,6 +98,31 @@ class Reader:
             if selection.trivial:
                 metadata["remainingItemCount"] = remaining
         return self._show_list(resource, chosen, metadata, view)
+
+    def _start(self, request: Request) -> tuple[int, Key | None]:
+        """The version to list at, and the last object of the page before (apimachinery's ValidateListOptions)."""
+        version, match = request.number("resourceVersion"), request.params.get("resourceVersionMatch", "")
+        if request.params.get("sendInitialEvents"):
+            raise invalid_options("ListOptions", "sendInitialEvents", "Forbidden: sendInitialEvents is forbidden for list")
+        token = request.params.get("continue", "")
+        if match and not request.params.get("resourceVersion"):
+            text = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
+            raise invalid_options("ListOptions", "resourceVersionMatch", text)
+        if match and token:
+            text = "Forbidden: resourceVersionMatch is forbidden when continue is provided"
+            raise invalid_options("ListOptions", "resourceVersionMatch", text)
+        if match not in {"", "Exact", "NotOlderThan"}:
+            text = f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan"'
+            raise invalid_options("ListOptions", "resourceVersionMatch", text)
+        if match == "Exact" and not version:
+            text = 'Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
+            raise invalid_options("ListOptions", "resourceVersionMatch", text)
+        if token:
+            if version:
+                raise bad_request("specifying resource version is not allowed when using continue")
+            return _parse_token(token)
+        check_version(version, self._store.version)
+        return (version if match == "Exact" else self._store.version), None
 
     @staticmethod
     def _candidates(records: Sequence[Record], after: Key | None) -> Iterator[Record]:
@@ -123,14 +143,10 @@ class Reader:
         return head[:-1] + b',"items":[' + b",".join(items) + b"]}"
 
 
-def _check_version(request: Request, current: int) -> None:
-    """`resourceVersionMatch=Exact` is served for the present only."""
-    match = request.params.get("resourceVersionMatch", "")
-    if match not in {"", "Exact", "NotOlderThan"}:
-        raise bad_request(f'resourceVersionMatch: Unsupported value: "{match}": supported values: "Exact", "NotOlderThan"')
-    version = request.number("resourceVersion")
-    if match == "Exact" and version != current and "continue" not in request.params:
-        raise expired(f"The resourceVersion for the provided list is too old: {version} ({current})")
+def check_version(version: int, current: int) -> None:
+    """Raises 504 on a version that the server has not reached, as after a database was put back."""
+    if version > current:
+        raise too_new(version, current)
 
 
 def _token(version: int, key: Key) -> str:

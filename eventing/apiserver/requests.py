@@ -39,6 +39,7 @@ _JSON_TYPES: Final = {"", "application/json", "application/x-www-form-urlencoded
 _YAML_TYPES: Final = {"application/yaml", "application/x-yaml", "text/yaml"}
 _MAX_MANAGER: Final = 128
 _MAX_DEPTH: Final = 200
+_MAX_DIGITS: Final = 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +76,9 @@ class Request:
         text = self.params.get(name, "")
         if not text:
             return default
-        try:
-            return int(text)
-        except ValueError:
-            raise bad_request(f'Invalid value: "{text}": {name} must be an integer') from None
+        if not (text.isascii() and text.isdigit()) or len(text) > _MAX_DIGITS:
+            raise bad_request(f'Invalid value: "{text[:_MAX_DIGITS]}": {name} must be a number')
+        return int(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ of bytes.
 import asyncio
 import bisect
 import sqlite3
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -18,14 +18,17 @@ from eventing.apiserver.database import Database, Row
 from eventing.apiserver.failures import expired, unavailable
 from eventing.apiserver.metadata import Header, header_of
 
-__all__ = ["Change", "Collection", "Key", "Record", "Store"]
+__all__ = ["Change", "Collection", "Frames", "Key", "Record", "Store"]
 
 Key = tuple[str, str]
 """(namespace, name); the namespace of cluster-wide objects is empty."""
 
-_LOG_EVENTS: Final = 4096
-_LOG_BYTES: Final = 16 * 1024 * 1024
-_FRAMES_KEPT: Final = 256  # changes whose encoded events are kept: watchers that keep up share them
+# What each collection keeps of its changes: so many and so many bytes, but never fewer than the least.
+_LOG_EVENTS: Final = 2048
+_LOG_BYTES: Final = 2 * 1024 * 1024
+_LOG_LEAST: Final = 8
+_FRAMES_BYTES: Final = 256 * 1024
+_LARGE: Final = 16 * 1024
 
 
 class Record:
@@ -41,25 +44,42 @@ class Record:
 
     @property
     def header(self) -> Header:
-        if self._header is None:
-            self._header = header_of(self.data)
-        return self._header
+        """Read from the data; kept for large objects only: small ones are read in microseconds, and there are many."""
+        if self._header is not None:
+            return self._header
+        header = header_of(self.data)
+        if len(self.data) > _LARGE:
+            self._header = header
+        return header
 
 
 class Change:
-    """One write: `record` is the object after it (its last state, where `removed`), `previous` the one before.
+    """One write: `record` is the object after it (its last state, where `removed`), `previous` the one before."""
 
-    `frames` caches the encoded watch events, so that watchers with the same view share them.
-    """
-
-    __slots__ = ("frames", "previous", "record", "removed", "resource")
+    __slots__ = ("previous", "record", "removed", "resource")
 
     def __init__(self, resource: str, record: Record, previous: Record | None, *, removed: bool) -> None:
         self.resource = resource
         self.record = record
         self.previous = previous
         self.removed = removed
-        self.frames: dict[object, bytes] = {}
+
+
+class Frames:
+    """The latest watch events as they were sent: watchers that keep up share them, whatever their number."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Hashable, bytes] = OrderedDict()
+        self._size = 0
+
+    def get(self, key: Hashable) -> bytes | None:
+        return self._kept.get(key)
+
+    def put(self, key: Hashable, frame: bytes) -> None:
+        self._kept[key] = frame
+        self._size += len(frame)
+        while self._size > _FRAMES_BYTES and len(self._kept) > 1:
+            self._size -= len(self._kept.popitem(last=False)[1])
 
 
 class Collection:
@@ -73,6 +93,7 @@ class Collection:
         self._log_bytes = 0
         self._keys: list[Key] = []
         self.watchers: set[asyncio.Event] = set()  # set on every change
+        self.frames = Frames()
 
     def load(self, record: Record) -> None:
         """Take a record that was stored before; they come sorted."""
@@ -82,6 +103,20 @@ class Collection:
     def sorted(self) -> list[Record]:
         """All records by namespace and name."""
         return [self.records[key] for key in self._keys]
+
+    def at(self, version: int) -> list[Record]:
+        """All records as they were at `version`. Raises 410 where the log does not reach back so far."""
+        if version < self.floor:
+            raise expired(f"too old resource version: {version} ({self.floor})")
+        then: dict[Key, Record | None] = {}
+        for change in reversed(self.log):
+            if change.record.version <= version:
+                break
+            then[change.record.key] = change.previous
+        if not then:
+            return self.sorted()
+        records = {**self.records, **then}
+        return [record for key in sorted(records) if (record := records[key]) is not None]
 
     def replace(self, record: Record) -> None:
         if record.key not in self.records:
@@ -94,10 +129,8 @@ class Collection:
 
     def append(self, change: Change) -> None:
         self.log.append(change)
-        if len(self.log) > _FRAMES_KEPT:
-            self.log[-_FRAMES_KEPT - 1].frames.clear()
         self._log_bytes += len(change.record.data)
-        while len(self.log) > 1 and (len(self.log) > _LOG_EVENTS or self._log_bytes > _LOG_BYTES):
+        while len(self.log) > _LOG_EVENTS or (self._log_bytes > _LOG_BYTES and len(self.log) > _LOG_LEAST):
             old = self.log.popleft()
             self.first += 1
             self.floor = old.record.version

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from eventing.apiserver.failures import bad_request, expired, too_many
+from eventing.apiserver.failures import expired, invalid_options, too_many
 from eventing.apiserver.reading import Reader, Selection, selection_of
 from eventing.apiserver.registry import Resource
 from eventing.apiserver.requests import Request, View
@@ -75,14 +75,17 @@ class Watcher:
         timeout_s = request.number("timeoutSeconds")
         self._timeout_s = min(timeout_s, _MAX_TIMEOUT_S) if timeout_s > 0 else _MAX_TIMEOUT_S
         version = request.number("resourceVersion")
-        initial = request.params.get("sendInitialEvents", "")
-        if initial and request.params.get("resourceVersionMatch") != "NotOlderThan":
-            raise bad_request(
-                "sendInitialEvents: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-            )
+        initial, match = request.params.get("sendInitialEvents", ""), request.params.get("resourceVersionMatch", "")
+        if match and not initial:
+            text = "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+            raise invalid_options("ListOptions", "resourceVersionMatch", text)
+        if initial and match != "NotOlderThan":
+            text = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+            raise invalid_options("ListOptions", "sendInitialEvents", text)
         self._announce_end = request.flag("sendInitialEvents")
         if self._announce_end and not self._bookmarks:
-            raise bad_request("allowWatchBookmarks: Forbidden: sendInitialEvents requires allowWatchBookmarks to be set")
+            text = "Forbidden: sendInitialEvents requires allowWatchBookmarks to be set"
+            raise invalid_options("ListOptions", "allowWatchBookmarks", text)
         if version > watches.store.version:
             raise expired(f"Too large resource version: {version}, current: {watches.store.version}")
         self._initial: list[Record] = []
@@ -152,6 +155,8 @@ class Watcher:
                     await self._wake.wait()
             except TimeoutError:
                 bookmark_at = bookmark_at if self._bookmarks else deadline
+        if self._bookmarks and not self._stopped:
+            await send(self._bookmark())  # where to go on from, however quiet the watch was
 
     async def _send_changes(self, changes: list[Change], send: Send) -> None:
         frames: list[bytes] = []
@@ -174,9 +179,11 @@ class Watcher:
         if not now and not before:
             return b""
         event = "MODIFIED" if now and before else "ADDED" if now else "DELETED"
-        frame = change.frames.get((event, self._view))
+        key = (change.record.version, event, self._view)
+        frame = self._collection.frames.get(key)
         if frame is None:
-            frame = change.frames[event, self._view] = self._object(event, change.record.data)
+            frame = self._object(event, change.record.data)
+            self._collection.frames.put(key, frame)
         return frame
 
     def _object(self, event: str, data: bytes) -> bytes:

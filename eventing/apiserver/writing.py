@@ -19,7 +19,6 @@ from eventing.apiserver.failures import (
     bad_request,
     conflict,
     exists,
-    failure,
     forbidden,
     invalid,
     modified,
@@ -38,6 +37,7 @@ __all__ = ["PROTECTED_NAMESPACES", "DeleteOptions", "Writer"]
 PROTECTED_NAMESPACES: Final = frozenset({"default", "knative-eventing", "kube-public", "kube-system"})
 _SUFFIX_LETTERS: Final = "bcdfghjklmnpqrstvwxz2456789"
 _SUFFIX_LENGTH: Final = 5
+_MAX_PREFIX: Final = 63 - _SUFFIX_LENGTH
 _NAME_ATTEMPTS: Final = 8
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
@@ -116,11 +116,7 @@ class Writer:
         self._admitter.admit(resource, obj, None, options, request, quiet=by_apply)
         key = (namespace, metadata["name"])
         if self._store.latest(resource.key, key) is not None:
-            raise (
-                exists(resource.kind, metadata["name"])
-                if not made_up
-                else failure(500, "ServerTimeout", "the server made up a name that is taken: try again")
-            )
+            raise exists(resource.kind, metadata["name"], generated=made_up)
         if not by_apply:
             record_update(None, obj, resource.schema, Manager(options.manager, "Update"), self._now())
         if options.dry_run:
@@ -133,7 +129,7 @@ class Writer:
             text = "Required value: name or generateName is required"
             raise invalid(resource.kind, "", [Cause("FieldValueRequired", text, "metadata.name")])
         for _ in range(_NAME_ATTEMPTS):
-            metadata["name"] = prefix + "".join(self._random.choices(_SUFFIX_LETTERS, k=_SUFFIX_LENGTH))
+            metadata["name"] = prefix[:_MAX_PREFIX] + "".join(self._random.choices(_SUFFIX_LETTERS, k=_SUFFIX_LENGTH))
             if self._store.latest(resource.key, (namespace, metadata["name"])) is None:
                 break
         return True

@@ -6,7 +6,7 @@ bytes as they came.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -28,6 +28,7 @@ __all__ = [
     "HeaderNames",
     "Headers",
     "UnsupportedFormatError",
+    "announces_event",
     "binary_head",
     "decode",
     "decode_reply",
@@ -42,6 +43,7 @@ Headers = Sequence[tuple["HeaderName", bytes]]
 
 NAMES_MAX: Final = 4096  # distinct spellings kept; names come from outside, so the table must not grow with them
 _ATTRIBUTE_NAME = re.compile(r"[a-z0-9]+")
+_CHARSET = re.compile(rb"charset=\"?([^\s;\"]+)", re.IGNORECASE)
 # What a hop passes on besides the event itself: Knative's dispatcher, reference "Headers"; and W3C trace context.
 _TRAVELLING = frozenset({"traceparent", "tracestate", "x-request-id"})
 _TRAVELLING_PREFIXES = ("knative-", "x-b3-")
@@ -231,13 +233,20 @@ def _read_attributes(headers: Headers) -> dict[str, str]:
     return attributes
 
 
+def announces_event(headers: Headers) -> bool:
+    """Whether the head of a response says that an event follows."""
+    return any(
+        name.bit == _SPECVERSION or (name.lower == b"content-type" and value[:28].lower().startswith(STRUCTURED_MEDIA_TYPE))
+        for name, value in headers
+    )
+
+
 def decode_reply(headers: Headers, body: bytes) -> Event | None:
     """The event in a response, or None where the response holds none (Knative: a body that is no event is discarded)."""
-    for name, value in headers:
-        if name.bit == _SPECVERSION or (name.lower == b"content-type" and value[:28].lower().startswith(STRUCTURED_MEDIA_TYPE)):
-            events = decode(headers, body)
-            return events[0] if len(events) == 1 else None
-    return None
+    if not announces_event(headers):
+        return None
+    events = decode(headers, body)
+    return events[0] if len(events) == 1 else None
 
 
 def _header_of(attribute: str) -> str:
@@ -245,8 +254,11 @@ def _header_of(attribute: str) -> str:
 
 
 def _decode_formatted(headers: Headers, content_type: bytes, body: bytes) -> list[Event]:
-    media_type = content_type.partition(b";")[0].strip().lower()
-    charset = re.search(rb"charset=\"?([^\s;\"]+)", content_type, re.IGNORECASE)
+    media_type, parameters = content_type, b""
+    if media_type != STRUCTURED_MEDIA_TYPE:
+        media_type, _, parameters = content_type.partition(b";")
+        media_type = media_type.strip().lower()
+    charset = _CHARSET.search(parameters) if parameters else None
     if charset and charset[1].lower() not in {b"utf-8", b"utf8", b"us-ascii"}:
         raise UnsupportedFormatError([Fault("content-type", "JSON events are UTF-8; other charsets are not supported")])
     if media_type == STRUCTURED_MEDIA_TYPE:
@@ -344,7 +356,11 @@ def in_format(event: Event, format_: str) -> Event:
     return event
 
 
-def with_attributes(event: Event, added: dict[str, str]) -> Event:
-    """A copy of the event with attributes added, in the same content mode; its data is untouched."""
-    structured = None if event.structured is None else encode_structured(event, added)
-    return Event(event.attributes | added, event.data, structured, event.headers, event.receipt, event.hops)
+def with_attributes(event: Event, changes: Mapping[str, str | int | None]) -> Event:
+    """A copy of the event with attributes set, or taken away (None), in the same content mode; its data is untouched.
+
+    A number is a CloudEvents Integer: digits in binary mode, a number in JSON."""
+    attributes = {name: value for name, value in event.attributes.items() if name not in changes}
+    attributes |= {name: str(value) for name, value in changes.items() if value is not None}
+    structured = None if event.structured is None else encode_structured(event, changes)
+    return Event(attributes, event.data, structured, event.headers, event.receipt, event.hops)

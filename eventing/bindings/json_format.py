@@ -5,7 +5,6 @@ The data member is never decoded further than its own rules ask: JSON data keeps
 
 import base64
 import binascii
-import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -24,7 +23,6 @@ _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _SCALAR = msgspec.json.Decoder(str | bool | int | None)
 _STRING = msgspec.json.Decoder(str)
 _DATA_MEMBERS: Final = frozenset({"data", "data_base64"})
-_ATTRIBUTE_NAME: Final = re.compile(r"[a-z0-9]+")
 
 
 def decode_batch(body: bytes) -> list[Event]:
@@ -66,11 +64,6 @@ def decode_structured(body: bytes) -> Event:
         if value is None:
             continue  # JSON format §2.2: null is the same as absent
         attributes[name] = value if isinstance(value, str) else _canonical(value)
-    if faults:
-        raise InvalidEventError(faults)
-    for name in attributes:
-        if not _ATTRIBUTE_NAME.fullmatch(name):
-            faults.append(Fault(name, "attribute names consist of lower-case letters and digits"))
     if faults:
         raise InvalidEventError(faults)
     check_attributes(attributes)
@@ -116,13 +109,12 @@ def _is_json(media_type: str | None) -> bool:
     return subtype == "json" or subtype.endswith("+json")
 
 
-def encode_structured(event: Event, added: Mapping[str, str] | None = None) -> bytes:
-    """The event as a structured-mode body, with the attributes `added`. JSON data keeps its bytes; other text travels as a
-    string, the rest as base64. What came in structured mode keeps the bytes of each of its members."""
+def encode_structured(event: Event, changes: Mapping[str, str | int | None] | None = None) -> bytes:
+    """The event as a structured-mode body, with attributes set or taken away (None). JSON data keeps its bytes; other text
+    travels as a string, the rest as base64. What came in structured mode keeps the bytes of each of its members."""
     if event.structured is not None:
-        kept: dict[str, object] = dict(_OBJECT.decode(event.structured))
-        return msgspec.json.encode(kept | dict(added or {}))
-    members: dict[str, object] = {**event.attributes, **(added or {})}
+        return msgspec.json.encode(_changed(_OBJECT.decode(event.structured), changes))
+    members = _changed(event.attributes, changes)
     data = event.data
     if data:
         # `"data": null` would be read as no data at all.
@@ -135,6 +127,13 @@ def encode_structured(event: Event, added: Mapping[str, str] | None = None) -> b
         else:
             members["data_base64"] = base64.b64encode(data).decode()
     return msgspec.json.encode(members)
+
+
+def _changed(members: Mapping[str, object], changes: Mapping[str, str | int | None] | None) -> dict[str, object]:
+    if not changes:
+        return dict(members)
+    kept = {name: value for name, value in members.items() if name not in changes}
+    return kept | {name: value for name, value in changes.items() if value is not None}
 
 
 def _valid_json(data: bytes) -> bool:

@@ -7,6 +7,7 @@ import typer
 
 from eventing import EventingError
 from eventing.cli.apply import apply
+from eventing.cli.controllers import controllers
 from eventing.cli.delete import delete
 from eventing.cli.describe import describe
 from eventing.cli.get import get
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (up, apply, get, describe, delete, send, trace, tail, why, version):
+for verb in (up, apply, get, describe, delete, send, trace, tail, why, controllers, version):
     app.command()(verb)
 
 

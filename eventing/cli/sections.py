@@ -5,9 +5,11 @@ to tables. What is in the tables is worked out elsewhere, by pure functions; her
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from eventing.errors import ObjectNotFoundError
 from eventing.runtime.api_client import ApiClient, Object
 
 __all__ = ["SECTIONS", "Section", "SectionTable"]
@@ -24,5 +26,18 @@ class SectionTable:
 
 Section = Callable[[ApiClient, Object], Iterable[SectionTable]]
 
-SECTIONS: Final[Mapping[str, tuple[Section, ...]]] = {}
+
+def _delivery(client: ApiClient, subscription: Object) -> Iterable[SectionTable]:
+    from eventing.delivery.effective import effective_delivery  # only here
+
+    reference = subscription["spec"].get("channel") or {}
+    channel = None
+    with suppress(ObjectNotFoundError):  # then the Subscription is described without it; its conditions say that it is missing
+        resource = client.kind(reference.get("apiVersion", ""), reference.get("kind", ""))
+        channel = client.get(resource, subscription["metadata"]["namespace"], reference.get("name", ""))
+    rows = [(row.what, row.value, row.source, row.field) for row in effective_delivery(subscription, channel)]
+    yield SectionTable("Delivery in force", ("WHAT", "VALUE", "FROM", "FIELD"), rows)
+
+
+SECTIONS: Final[Mapping[str, tuple[Section, ...]]] = {"subscriptions.messaging.knative.dev": (_delivery,)}
 """By the qualified name of the resource, as in `subscriptions.messaging.knative.dev`."""

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +13,15 @@ import typer
 from eventing.cli.sizes import byte_size
 from eventing.cli.terminal import DataDir
 from eventing.runtime.data_directory import default_data_dir
-from eventing.runtime.settings import API_PORT, INGRESS_PORT, MAX_EVENT_BYTES, METRICS_PORT, IngressSettings, UpSettings
+from eventing.runtime.settings import (
+    API_PORT,
+    INGRESS_PORT,
+    MAX_EVENT_BYTES,
+    METRICS_PORT,
+    DeliverySettings,
+    IngressSettings,
+    UpSettings,
+)
 
 __all__ = ["up"]
 
@@ -63,6 +72,22 @@ def up(
             help="The authority that clients need to trust it, PEM, where the system does not know it.",
         ),
     ] = None,
+    allow_range: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CIDR",
+            envvar="EVENTING_ALLOW_RANGES",
+            help="Deliver to these addresses whatever denies them; may be given several times.",
+        ),
+    ] = None,
+    deny_range: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CIDR",
+            envvar="EVENTING_DENY_RANGES",
+            help="Never deliver to these addresses, as in 10.0.0.0/8; link-local and metadata addresses are denied already.",
+        ),
+    ] = None,
     filename: Annotated[
         list[str] | None,
         typer.Option(
@@ -103,6 +128,7 @@ def up(
         bin_dir="" if shutil.which("eventing") else str(Path(sys.executable).parent),
         manifests_fd=_spool(filename) if filename else None,
         ingress=_ingress(max_event_size, ingress_cert, ingress_key, ingress_ca),
+        delivery=_delivery(allow_range or (), deny_range or ()),
     )
     sys.stdout.flush()
     # The supervisor replaces this process: the pid, the terminal and the signals stay, what was imported here goes.
@@ -123,6 +149,17 @@ def _ingress(max_event_bytes: int, certificate: Path | None, key: Path | None, c
     settings = IngressSettings(max_event_bytes, *paths)
     check(settings)
     return settings
+
+
+def _delivery(allow: Sequence[str], deny: Sequence[str]) -> DeliverySettings:
+    from eventing.delivery.addresses import address_guard
+
+    for option, ranges in (("--allow-range", allow), ("--deny-range", deny)):
+        try:
+            address_guard(ranges)
+        except ValueError as error:
+            raise typer.BadParameter(f"{error}; as in 10.0.0.0/8 or 192.0.2.1", param_hint=option) from error
+    return DeliverySettings(tuple(allow), tuple(deny))
 
 
 def _spool(sources: list[str]) -> int:

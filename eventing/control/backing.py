@@ -9,10 +9,12 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
 from eventing.channels import Provisioned, Provisioner
 from eventing.control import reasons
 from eventing.control.channel import mark_dead_letter_sink
-from eventing.control.status import FIELD_MANAGER, begin_status, deleted, key_of, write_status
+from eventing.control.status import FIELD_MANAGER, begin_status, deleted, fault_of, key_of, write_status
 from eventing.control.world import Backing, World
 from eventing.errors import ApiError, ApiUnavailableError, EventingError, ObjectConflictError, ObjectNotFoundError
 from eventing.reconcile import Again, Done, Key, Outcome
@@ -40,8 +42,10 @@ class _Memory:
     provisioned_for: Any = None
     trusted_until: float = 0.0
     ensured: dict[str, float] = field(default_factory=dict)  # Subscription uid -> trusted until
-    written: dict[str, tuple[Object, int]] = field(default_factory=dict)  # uid -> entry, generation that brought it
+    written: dict[str, tuple[bytes, int]] = field(default_factory=dict)  # uid -> entry, generation that brought it
     not_before: float = 0.0
+    awaited: int = 0  # generation that the data plane is to report …
+    report_due: float = 0.0  # … until then
 
 
 class BackingReconciler:
@@ -83,6 +87,11 @@ class BackingReconciler:
             return Done()
         if deleted(channel):
             return await self._finalise(channel)
+        if fault := fault_of(self._backing.kind, channel):
+            status = begin_status(channel)
+            self._conditions.manage(status, self._world.now).mark_false(reasons.READY, reasons.INVALID, fault)
+            await write_status(self._world.client, self._backing.cache, channel, status)
+            return Done()
         memory = self._memory.get(key)
         if memory is None or memory.uid != channel["metadata"]["uid"]:
             memory = self._memory[key] = _Memory(channel["metadata"]["uid"])
@@ -94,10 +103,22 @@ class BackingReconciler:
             if (pause := self.pause_s(key)) > 0:
                 return Again(pause)
             channel = await self._write_subscribers(channel, wanted, memory)
-            if (channel.get("status") or {}).get("address"):
-                # The data plane is about to say that it has applied it; one status then says it all.
-                return Again(_REPORT_S)
+        if (wait_s := self._report_due_s(channel, memory)) > 0:
+            # The data plane is about to say that it has applied it; one status then says it all.
+            return Again(wait_s)
         return await self._write_status(channel, memory, unready)
+
+    def _report_due_s(self, channel: Object, memory: _Memory) -> float:
+        """How long the data plane may still take to report the generation, until the status says that it is waited for."""
+        generation = int(channel["metadata"].get("generation", 1))
+        planes = self._world.planes
+        if not planes.live or (planes.generation(self._backing.kind, channel) or 0) >= generation:
+            return 0.0
+        now = asyncio.get_running_loop().time()
+        if memory.awaited != generation:
+            memory.awaited = generation
+            memory.report_due = now + _REPORT_S
+        return memory.report_due - now
 
     async def _write_status(self, channel: Object, memory: _Memory, unready: dict[str, Provisioned]) -> Outcome:
         key = key_of(channel)
@@ -182,8 +203,7 @@ class BackingReconciler:
         unready: dict[str, Provisioned] = {}
         now = asyncio.get_running_loop().time()
         for name in self._world.names_of(self._backing, channel):
-            for subscription in self._world.table.subscriptions_of(name):
-                uid = subscription["metadata"]["uid"]
+            for uid in self._world.table.uids_of(name):
                 # Not resolved, since the controller started or now: the last entry stays, or what is pending would be lost.
                 entry = self._world.table.entry(uid) or present.get(uid)
                 if entry is None:
@@ -251,13 +271,14 @@ class BackingReconciler:
         """status.subscribers: ready when every live process has applied the generation that brought the entry."""
         generation = int(channel["metadata"].get("generation", 1))
         states: list[Object] = []
-        written: dict[str, tuple[Object, int]] = {}
+        written: dict[str, tuple[bytes, int]] = {}
         for entry in (channel.get("spec") or {}).get("subscribers") or ():
             uid = entry.get("uid", "")
             brought = memory.written.get(uid)
-            if brought is None or brought[0] != entry:
+            encoded = msgspec.json.encode(entry)
+            if brought is None or brought[0] != encoded:
                 # Not seen before: the present generation holds it, whichever brought it.
-                brought = (entry, generation)
+                brought = (encoded, generation)
             written[uid] = brought
             state: Object = {"uid": uid, "observedGeneration": entry.get("generation", 0)}
             if uid in unready:

@@ -7,7 +7,7 @@ it has an address (Addressable); the dead-letter sink leads somewhere (DeadLette
 from typing import Final
 
 from eventing.control import reasons
-from eventing.control.reconciler import KindReconciler
+from eventing.control.reconciler import KindReconciler, Settling
 from eventing.control.references import UnresolvedError, targets
 from eventing.control.status import FIELD_MANAGER, deleted, key_of
 from eventing.control.world import Backing, World, owner_channel
@@ -40,7 +40,7 @@ class ChannelReconciler(KindReconciler):
         # What stands behind a Channel that is being deleted goes with it; making it again now would only be in the way.
         return await super().reconcile(key)
 
-    async def bring_about(self, channel: Object, status: Object, conditions: Conditions) -> Outcome:
+    async def bring_about(self, channel: Object, status: Object, conditions: Conditions) -> Outcome | Settling:
         key = key_of(channel)
         conditions.mark_true(reasons.EVENT_POLICIES_READY, reasons.OIDC_DISABLED, reasons.NO_AUTHORISATION)
         outcome = await mark_dead_letter_sink(self._world, (self.name, key), channel, status, conditions)
@@ -70,7 +70,8 @@ class ChannelReconciler(KindReconciler):
             if failed.get("status") == "False":
                 # Why there is no backing channel says more than that there is no address.
                 conditions.mark_false(reasons.BACKING_CHANNEL_READY, failed["reason"], failed.get("message", ""))
-        self._tell(channel, conditions)
+        if behind is not None and outcome == Done() and condition_of(behind) is None:
+            return Settling()  # just made: its own reconciler and the data plane are about to say how it is
         return outcome
 
     async def _ensure_backing(self, channel: Object, backing: Backing) -> Object | None:
@@ -127,7 +128,7 @@ class ChannelReconciler(KindReconciler):
         installed = ", ".join(sorted(kind for _, kind in self._world.backings))
         return f"no back end is installed for {template.get('kind')} ({template.get('apiVersion')}); installed: {installed}"
 
-    def _tell(self, channel: Object, conditions: Conditions) -> None:
+    def announce(self, channel: Object, conditions: Conditions) -> None:
         before = condition_of(channel, reasons.BACKING_CHANNEL_READY) or {}
         after = conditions.get(reasons.BACKING_CHANNEL_READY) or {}
         failed = after.get("status") == "False" and after.get("reason") == reasons.CHANNEL_FAILURE

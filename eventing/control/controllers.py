@@ -105,7 +105,7 @@ class Controllers:
 
         def loop(reconciler: Reconciler, cache: Cache, workers: int) -> None:
             self._loops[cache.kind.plural] = ReconcileLoop(
-                reconciler, keys=partial(_keys, cache), workers=workers, resync_s=resync_s, rand=self._rand
+                reconciler, keys=cache.keys, workers=workers, resync_s=resync_s, rand=self._rand
             )
             cache.on_change(partial(self._changed, cache.kind.plural))
 
@@ -220,16 +220,12 @@ class Controllers:
         """A data-plane process has applied a channel (or all are concerned: one has come or gone)."""
         for backing in self._backings.values():
             if name is None:
-                for key in _keys(backing.cache):
+                for key in backing.cache.keys():  # noqa: SIM118 - a method, not a mapping's
                     self._loops[backing.kind.plural].enqueue(key)
             else:
                 resource, namespace, channel = name.split("/", 2)
                 if resource == f"{backing.kind.plural}.{backing.kind.group}":
                     self._loops[backing.kind.plural].enqueue((namespace, channel))
-
-
-def _keys(cache: Cache) -> list[Key]:
-    return [(obj["metadata"].get("namespace", ""), obj["metadata"]["name"]) for obj in cache.list()]
 
 
 def _readiness(channel: Object) -> tuple[object, ...]:

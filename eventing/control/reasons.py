@@ -26,6 +26,7 @@ DEAD_LETTER_SINK_NOT_CONFIGURED: Final = "DeadLetterSinkNotConfigured"
 DEAD_LETTER_SINK_RESOLVE_FAILED: Final = "DeadLetterSinkResolveFailed"
 DEAD_LETTER_SINK_UNRESOLVED: Final = "Unable to get the DeadLetterSink's URI"
 ENDPOINTS_NOT_READY: Final = "DispatcherEndpointsNotReady"
+INVALID: Final = "Invalid"  # ours: the object has not been through our admission, and would not have passed
 OIDC_DISABLED: Final = "OIDCDisabled"
 PHYSICAL_CHANNEL_SYNC_FAILED: Final = "PhysicalChannelSyncFailed"
 REPLY_RESOLVE_FAILED: Final = "ReplyResolveFailed"

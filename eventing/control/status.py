@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from eventing.errors import ObjectNotFoundError
+from eventing.control.reasons import INVALID
+from eventing.errors import InvalidObjectError, ObjectNotFoundError
 from eventing.kube import Cache, KubeClient
-from eventing.resources.kinds import Object
+from eventing.resources.conditions import condition_of
+from eventing.resources.kinds import Admission, Kind, Object
 
-__all__ = ["FIELD_MANAGER", "begin_status", "deleted", "key_of", "merge_patch", "write_status"]
+__all__ = ["FIELD_MANAGER", "begin_status", "deleted", "fault_of", "key_of", "merge_patch", "write_status"]
 
 FIELD_MANAGER = "eventing-controller"
 
@@ -28,6 +30,22 @@ def begin_status(obj: Object) -> Object:
     status: Object = dict(obj.get("status") or {})
     status["observedGeneration"] = obj["metadata"].get("generation", 1)
     return status
+
+
+def fault_of(kind: Kind, obj: Object) -> str:
+    """What is wrong with an object, in Knative's words; "" where nothing is.
+
+    Admission lets no such object in, but not every API server asks our admission. Looked at once per generation.
+    """
+    status = obj.get("status") or {}
+    before = condition_of(obj) or {}
+    if status.get("observedGeneration") == obj["metadata"].get("generation", 1) and before.get("reason") != INVALID:
+        return ""
+    try:
+        kind.validate(obj, None, Admission(user="", operation="CREATE"))
+    except InvalidObjectError as error:
+        return str(error)
+    return ""
 
 
 async def write_status(client: KubeClient, cache: Cache, obj: Object, status: Object) -> None:

@@ -4,9 +4,10 @@ The Subscription reconciler puts entries in, the backing-channel reconciler writ
 is worked out again from the objects after a restart.
 """
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from eventing.kube import Cache, Change
 from eventing.reconcile import Key
@@ -25,13 +26,21 @@ def channel_named_by(subscription: Object) -> ChannelName:
     return group, reference.get("kind", ""), subscription["metadata"].get("namespace", ""), reference.get("name", "")
 
 
+class _Member(NamedTuple):
+    """What has to be known of a Subscription to put a channel's in order."""
+
+    made: str
+    name: str
+    uid: str
+    leaving: bool
+
+
 class SubscriberTable:
     """The Subscriptions by channel, and their entries by uid; calls `changed` for a channel that gains or loses one."""
 
     def __init__(self, subscriptions: Cache, changed: Callable[[ChannelName], None]) -> None:
-        self._subscriptions = subscriptions
         self._changed = changed
-        self._by_channel: defaultdict[ChannelName, set[Key]] = defaultdict(set)
+        self._by_channel: defaultdict[ChannelName, dict[Key, _Member]] = defaultdict(dict)
         self._entries: dict[str, Object] = {}
         self._failures: dict[ChannelName, str] = {}
         subscriptions.on_change(self._told)
@@ -39,12 +48,9 @@ class SubscriberTable:
     def keys_of(self, channel: ChannelName) -> list[Key]:
         return list(self._by_channel.get(channel, ()))
 
-    def subscriptions_of(self, channel: ChannelName) -> list[Object]:
-        """The Subscriptions of a channel that are not being deleted, the oldest first."""
-        found = [self._subscriptions.get(*key) for key in self._by_channel.get(channel, ())]
-        live = [obj for obj in found if obj is not None and not obj["metadata"].get("deletionTimestamp")]
-        live.sort(key=lambda obj: (obj["metadata"].get("creationTimestamp", ""), obj["metadata"]["name"]))
-        return live
+    def uids_of(self, channel: ChannelName) -> list[str]:
+        """Of the Subscriptions of a channel that are not being deleted, the oldest first."""
+        return [member.uid for member in sorted(self._by_channel.get(channel, {}).values()) if not member.leaving]
 
     def entry(self, uid: str) -> Object | None:
         """What the Subscription came to when its references last led somewhere, None where they have not yet."""
@@ -75,12 +81,15 @@ class SubscriberTable:
         metadata: dict[str, Any] = change.obj["metadata"]
         channel = channel_named_by(change.obj)
         if change.type == "DELETED":
-            self._by_channel[channel].discard(change.key)
+            self._by_channel[channel].pop(change.key, None)
             if not self._by_channel[channel]:
                 del self._by_channel[channel]
             self._entries.pop(metadata["uid"], None)
             self._changed(channel)
-        elif change.type == "ADDED":
-            self._by_channel[channel].add(change.key)
-        elif metadata.get("deletionTimestamp"):
+            return
+        leaving = bool(metadata.get("deletionTimestamp"))
+        self._by_channel[channel][change.key] = _Member(
+            sys.intern(metadata.get("creationTimestamp", "")), metadata["name"], metadata["uid"], leaving
+        )
+        if leaving:
             self._changed(channel)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eventing.control import reasons
-from eventing.control.reconciler import KindReconciler
+from eventing.control.reconciler import KindReconciler, Settling
 from eventing.control.references import Resolved, Target, UnresolvedError, targets
 from eventing.control.status import key_of
 from eventing.control.subscriber_table import channel_named_by
@@ -43,7 +43,7 @@ class SubscriptionReconciler(KindReconciler):
     )
     workers = 8
 
-    async def bring_about(self, subscription: Object, status: Object, conditions: Conditions) -> Outcome:
+    async def bring_about(self, subscription: Object, status: Object, conditions: Conditions) -> Outcome | Settling:
         conditions.mark_true(reasons.OIDC_IDENTITY_CREATED, reasons.OIDC_DISABLED, reasons.NO_OIDC)
         self.track(key_of(subscription), _targets(subscription))
         outcome: Outcome = Done()
@@ -59,8 +59,19 @@ class SubscriptionReconciler(KindReconciler):
                 conditions.mark_true(reasons.REFERENCES_RESOLVED)
                 self._world.table.put(subscription, entry)
                 self._follow_channel(subscription, found, entry, conditions)
-        self._tell(subscription, found, conditions)
+        if outcome == Done() and self._settling(conditions):
+            return Settling()
         return outcome
+
+    @staticmethod
+    def _settling(conditions: Conditions) -> bool:
+        """Nothing is wrong, and the channel's reconciler or the data plane is about to say more."""
+        resolved, added = (conditions.get(type_) or {} for type_ in (reasons.REFERENCES_RESOLVED, reasons.ADDED_TO_CHANNEL))
+        if resolved.get("status") != "True":
+            return resolved.get("status") == "Unknown" and resolved.get("reason") == reasons.RESOLVING
+        return added.get("status") == "Unknown" or (
+            added.get("status") == "True" and conditions.status_of(reasons.CHANNEL_READY) == "Unknown"
+        )
 
     def _find_channel(self, subscription: Object, conditions: Conditions) -> _Found | None:
         group, kind, namespace, name = channel_named_by(subscription)
@@ -122,10 +133,12 @@ class SubscriptionReconciler(KindReconciler):
 
     def _follow_channel(self, subscription: Object, found: _Found, entry: Object, conditions: Conditions) -> None:
         written, state = found.backing.subscriber(found.channel, entry["uid"])
-        current = written == entry and state is not None and state.get("observedGeneration") == entry["generation"]
-        ready = str(state.get("ready", "Unknown")) if state is not None and current else "Unknown"
+        if written != entry or (state or {}).get("observedGeneration") != entry["generation"]:
+            state = None  # it speaks of an earlier entry
+        ready = str(state.get("ready", "Unknown")) if state is not None else "Unknown"
         failure = self._world.table.failure(channel_named_by(subscription))
-        if ready == "True":
+        # Just written, and the data plane is about to answer: what it says and this are told in one write.
+        if state is not None:
             conditions.mark_true(reasons.ADDED_TO_CHANNEL)
         elif written != entry and failure is not None:
             message = f"Failed to sync physical Channel: {failure}"
@@ -134,19 +147,21 @@ class SubscriptionReconciler(KindReconciler):
             conditions.mark_unknown(reasons.ADDED_TO_CHANNEL)
         why = reasons.SUBSCRIPTION_NOT_MARKED_READY
         channel_ready = condition_of(found.channel) or {}
-        if ready == "False":
-            message = (state or {}).get("message") or "Subscription marked by Channel as False"
-            conditions.mark_false(reasons.CHANNEL_READY, why, message)
-        elif ready != "True":
-            message = (state or {}).get("message") or "Subscription marked by Channel as Unknown"
+        if state is None:
+            names = f'"{entry["name"]}" not present in channel "{found.channel["metadata"]["name"]}"'
+            message = f"Failed to get subscription status: subscription {names} subscriber's list"
             conditions.mark_unknown(reasons.CHANNEL_READY, why, message)
+        elif ready != "True":
+            message = ": ".join(filter(None, (f"Subscription marked by Channel as {ready}", state.get("message"))))
+            mark = conditions.mark_false if ready == "False" else conditions.mark_unknown
+            mark(reasons.CHANNEL_READY, why, message)
         elif channel_ready.get("status") != "True" or (found.referred is not found.channel and not is_ready(found.referred)):
             reason = channel_ready.get("reason") or "its status is not there yet"
             conditions.mark_unknown(reasons.CHANNEL_READY, why, f"the channel is not ready: {reason}")
         else:
             conditions.mark_true(reasons.CHANNEL_READY)
 
-    def _tell(self, subscription: Object, found: _Found | None, conditions: Conditions) -> None:
+    def announce(self, subscription: Object, conditions: Conditions) -> None:
         """Kubernetes Events where a condition has changed, never for a state that lasts."""
         for type_ in (reasons.REFERENCES_RESOLVED, reasons.ADDED_TO_CHANNEL):
             before = condition_of(subscription, type_) or {}
@@ -161,8 +176,8 @@ class SubscriptionReconciler(KindReconciler):
                 known = type_ == reasons.ADDED_TO_CHANNEL and reason == reasons.CHANNEL_REFERENCE_FAILED
                 if not known and reason != reasons.RESOLVING:
                     self._world.recorder.record(subscription, "Warning", reason, after.get("message", ""))
-            elif type_ == reasons.ADDED_TO_CHANNEL and after.get("status") == "True" and found is not None:
-                message = f'Subscription was synchronized to channel "{found.referred["metadata"]["name"]}"'
+            elif type_ == reasons.ADDED_TO_CHANNEL and after.get("status") == "True":
+                message = f'Subscription was synchronized to channel "{channel_named_by(subscription)[3]}"'
                 self._world.recorder.record(subscription, "Normal", reasons.SUBSCRIBER_SYNC, message)
 
 
@@ -193,7 +208,8 @@ def _channel_dead_letter_sink(channel: Object) -> Object:
     status = channel.get("status") or {}
     if wanted and not status.get("deadLetterSinkUri"):
         # Events must not be dropped because the sink that is to get them is not known yet.
-        raise _ReferenceError(reasons.DEAD_LETTER_SINK_RESOLVE_FAILED, "the channel's dead-letter sink is not resolved", None)
+        message = f"channel {channel['metadata']['name']} didn't set status.deadLetterSinkURI"
+        raise _ReferenceError(reasons.DEAD_LETTER_SINK_RESOLVE_FAILED, message, None)
     names = ("deadLetterSinkUri", "deadLetterSinkCACerts", "deadLetterSinkAudience")
     return {name: status[name] for name in names if status.get(name)}
 

@@ -1,9 +1,11 @@
 """What the reconcilers share: the client, the caches, and who is called in by whom."""
 
 import random
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from eventing.channels import ChannelFactory
 from eventing.control.planes import DataPlanes
@@ -18,6 +20,8 @@ from eventing.resources.messaging import CHANNEL
 
 __all__ = ["Backing", "World", "owner_channel"]
 
+_INDEXES: Final = 64  # channels whose subscribers are looked up at a time; each index holds its channel decoded
+
 
 class Backing:
     """One kind of backing channel: its back end, its objects, and each object's subscribers by uid."""
@@ -25,7 +29,7 @@ class Backing:
     def __init__(self, factory: ChannelFactory, cache: Cache) -> None:
         self.factory = factory
         self.cache = cache
-        self._indexes: dict[Key, tuple[Object, dict[str, Object], dict[str, Object]]] = {}
+        self._indexes: OrderedDict[Key, tuple[Object, dict[str, Object], dict[str, Object]]] = OrderedDict()
 
     @property
     def kind(self) -> Kind:
@@ -42,6 +46,8 @@ class Backing:
                 for part in ("spec", "status")
             )
             index = self._indexes[key] = (channel, entries, states)
+            if len(self._indexes) > _INDEXES:
+                self._indexes.popitem(last=False)
         return index[1].get(uid), index[2].get(uid)
 
     def forget(self, key: Key) -> None:

@@ -31,6 +31,7 @@ from eventing.journal.failures import FailureLog
 from eventing.kube import Cache, Change, KubeClient
 from eventing.observe.exposition import DataPlaneCollector, registry
 from eventing.observe.metrics import IngressMetrics
+from eventing.wire.client import ClientLimits
 from eventing.wire.server import HttpServer, ServerLimits
 
 __all__ = ["DataPlane", "DataPlaneSettings"]
@@ -79,7 +80,9 @@ class DataPlane:
         clock = time.monotonic
         async with asyncio.TaskGroup() as tasks:
             journal = Journal(clock=clock, wall=time.time, enabled=settings.journal)
-            connections = Connections(tasks, guard=settings.guard)
+            # A reply is an event, and may be as large as one.
+            limits = ClientLimits(body_bytes=settings.server.body_bytes)
+            connections = Connections(tasks, guard=settings.guard, limits=limits)
             engine = Engine(journal=journal, connections=connections, tasks=tasks)
             budget = Budget(settings.memory_bytes)
             routes = Routes()

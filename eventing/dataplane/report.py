@@ -6,6 +6,7 @@ No heartbeat. What is applied within a moment goes into one write; a write that 
 import asyncio
 import logging
 import random
+import time
 from typing import Any, Final
 
 from eventing.errors import ApiError, ObjectExistsError
@@ -17,6 +18,8 @@ __all__ = ["Reporter"]
 log = logging.getLogger(__name__)
 
 GATHER_S: Final = 0.005  # a thousand channels applied together become a few writes; nobody notices 5 ms
+GATHER_SHARE: Final = 3.0  # after a write that took t, what comes within 3t goes into one …
+GATHER_MAX_S: Final = 0.5  # … or within this
 RETRY_MAX_S: Final = 5.0
 
 
@@ -68,6 +71,7 @@ class Reporter:
             await asyncio.sleep(GATHER_S)
             self._news.clear()
             unsent, self._unsent = self._unsent, {}
+            began = time.monotonic()
             try:
                 await self._client.patch(
                     DATA_PLANE,
@@ -86,3 +90,5 @@ class Reporter:
                 wait = min(wait * 2, RETRY_MAX_S)
             else:
                 wait = 0.05
+                # The object grows with the channels, and so does the cost of each write: the next gathers the more.
+                await asyncio.sleep(min(GATHER_MAX_S, GATHER_SHARE * (time.monotonic() - began)))

@@ -3,14 +3,14 @@
 import asyncio
 import ipaddress
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
 from eventing.wire.client import Connection, Origin
 
-__all__ = ["AddressGuard", "Network", "Resolve", "connect"]
+__all__ = ["AddressGuard", "Network", "Resolve", "address_guard", "connect"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -34,6 +34,7 @@ DENIED_BY_DEFAULT: Final = tuple(
         "255.255.255.255/32",
     )
 )
+NEXT_ADDRESS_S: Final = 2.0  # for an address that is not the last of its name
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _IPV4_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
 
@@ -58,6 +59,17 @@ class AddressGuard:
                     raise PermissionError(f"the address {text} is denied: it is in {network}")
 
 
+def address_guard(allow: Iterable[str] = (), deny: Iterable[str] = ()) -> AddressGuard:
+    """A guard of ranges in CIDR notation (one address is a range too); `deny` comes to what is denied by default.
+
+    Raises ValueError that says which one is none."""
+    return AddressGuard(tuple(_ranges(allow)), (*DENIED_BY_DEFAULT, *_ranges(deny)))
+
+
+def _ranges(texts: Iterable[str]) -> Iterable[Network]:
+    return [ipaddress.ip_network(text.strip()) for text in texts]
+
+
 def _inner(address: Address) -> list[Address]:
     if isinstance(address, ipaddress.IPv4Address):
         return []
@@ -73,7 +85,10 @@ def _inner(address: Address) -> list[Address]:
 def _tls(ca_certs: str) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if ca_certs:
-        context.load_verify_locations(cadata=ca_certs)
+        try:
+            context.load_verify_locations(cadata=ca_certs)
+        except (ssl.SSLError, ValueError) as error:
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the CACerts of the destination are no certificates in PEM") from error
     context.set_alpn_protocols(["http/1.1"])
     return context
 
@@ -91,14 +106,19 @@ async def connect(origin: Origin, factory: Callable[[], Connection], *, guard: A
     loop = asyncio.get_running_loop()
     context = _tls(origin.ca_certs) if origin.scheme == "https" else None
     error: OSError = OSError(f"{origin.host} has no address")
-    for address in addresses:
+    for number, address in enumerate(addresses, start=1):
         try:
-            await loop.create_connection(
-                factory, address, origin.port, ssl=context, server_hostname=origin.host if context else None
-            )
+            # One address that drops what it is sent must not use up the time of those behind it.
+            async with asyncio.timeout(NEXT_ADDRESS_S if number < len(addresses) else None):
+                await loop.create_connection(
+                    factory, address, origin.port, ssl=context, server_hostname=origin.host if context else None
+                )
         except ssl.SSLError:
             raise
         except OSError as failure:
+            if context and isinstance(failure, ConnectionResetError) and failure.errno is None:  # not by the kernel
+                why = "the connection was closed during the handshake, as for want of a common protocol version"
+                raise ssl.SSLError(ssl.SSL_ERROR_SSL, why) from failure
             error = failure
         else:
             return

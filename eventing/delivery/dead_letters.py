@@ -15,8 +15,13 @@ DATA_BYTES_MAX: Final = 768
 
 def dead_letter(event: Event, *, destination: str, code: int, data: bytes) -> Event:
     """The event as the dead-letter sink gets it: `knativeerrordest` always; `knativeerrorcode` the last status, 500 where no
-    answer came; `knativeerrordata` base64 of the last answer's body or of the error's text, absent where there is none."""
-    added = {"knativeerrordest": destination, "knativeerrorcode": str(code if 100 <= code <= 599 else 500)}
-    if data:
-        added["knativeerrordata"] = base64.b64encode(data[:DATA_BYTES_MAX]).decode()
-    return with_attributes(event, added)
+    answer came; `knativeerrordata` base64 of the last answer's body or of the error's text, absent where there is none: nothing
+    stays of what an earlier death has left in the event."""
+    return with_attributes(
+        event,
+        {
+            "knativeerrordest": destination,
+            "knativeerrorcode": code if 100 <= code <= 599 else 500,
+            "knativeerrordata": base64.b64encode(data[:DATA_BYTES_MAX]).decode() if data else None,
+        },
+    )

@@ -6,7 +6,7 @@ free of them.
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Final, Protocol
 
 from eventing.bindings.http import LOOP, REASON_HEADER
@@ -14,7 +14,8 @@ from eventing.channels import Lease
 from eventing.delivery.connections import Target
 from eventing.delivery.dead_letters import dead_letter
 from eventing.delivery.engine import Attempt, Delivery, Engine
-from eventing.delivery.sender import Answer, send_with_retry
+from eventing.delivery.policy import decide
+from eventing.delivery.sender import Answer, retry_after, send
 from eventing.event import Event
 from eventing.journal import Decision, Rule
 from eventing.observe.metrics import SubscriptionMetrics
@@ -34,6 +35,9 @@ EVICTION_RULES: Final = {
 }
 
 
+_Place = Callable[[], tuple[Target | None, Pool | None]]
+
+
 class Slots(Protocol):
     """The worker, as its endings see it."""
 
@@ -46,11 +50,14 @@ class Slots(Protocol):
     def delivered(self, attempt: Attempt, status: int) -> None:
         """Book a success and settle; the slot stays taken."""
 
+    def unaccepted(self, attempt: Attempt, answer: Answer, reply_url: str) -> None:
+        """The reply to the attempt could not be handed on; `answer` is what it met."""
+
     def slot_free(self) -> None: ...
 
     @property
-    def discarding(self) -> bool:
-        """What has no end yet gets none here any more."""
+    def discarding(self) -> Rule | None:
+        """Why what is pending ends here; None: it stays due."""
 
     def burials_began(self) -> None:
         """Something is under way that takes no slot."""
@@ -107,8 +114,8 @@ class Endings:
     def fail(self, lease: Lease, destination: str, answer: Answer, rule: Rule) -> None:
         """No more attempts: to the dead-letter sink, or dropped with the reason. The slot stays taken until that is known."""
         if self._delivery.dead_letter is None or self._given_up:
-            reason = Rule.SHUTDOWN if self._worker.discarding else rule if rule is Rule.LOOP else Rule.NO_DEAD_LETTER_SINK
-            self.record(lease.event, 0, Decision.DROPPED, reason)
+            reason = rule if rule is Rule.LOOP else Rule.NO_DEAD_LETTER_SINK
+            self.record(lease.event, 0, Decision.DROPPED, self._worker.discarding or reason)
             self._worker.settled(lease)
             return
         self._start(self._bury(lease, destination, answer, rule))
@@ -124,10 +131,10 @@ class Endings:
         self._journal.ended(event, self._worker.number, self._clock(), 0.0, status, decision, rule, attempt=attempt, note=note)
 
     def give_up(self) -> None:
-        """There is no more time: replies and dead letters on their way are dropped with Shutdown."""
+        """There is no more time: the events of replies and dead letters on their way end with the reason for it, or stay due."""
         self._given_up = True
         while self._evicted:
-            self.record(self._evicted.popleft()[0], 0, Decision.DROPPED, Rule.SHUTDOWN)
+            self._cut_short(self._evicted.popleft()[0], 0, "")
         for task in self._tasks:
             task.cancel()
 
@@ -148,57 +155,80 @@ class Endings:
         self._worker.burials_ended()
 
     async def _send_dead_letter(self, event: Event, destination: str, answer: Answer, rule: Rule) -> None:
-        sink, pool = self._delivery.dead_letter, self._dead_letter_pool
-        if sink is None or pool is None:  # an edit took it away meanwhile
-            self.record(event, 0, Decision.DROPPED, Rule.NO_DEAD_LETTER_SINK)
-            return
         data = answer.body if answer.failure is None else answer.text.encode()
         letter = dead_letter(event, destination=destination, code=answer.status, data=data)
         started = self._clock()
         try:
-            taken = await self._send_patiently(pool, sink, letter)
+            taken = await self._send_patiently(self._dead_letter_place, letter)
         except asyncio.CancelledError:
-            self.record(event, 0, Decision.DROPPED, Rule.SHUTDOWN, note="the dead-letter sink did not answer in time")
+            self._cut_short(event, 0, "the dead-letter sink did not answer in time")
             raise
         worker = self._worker
-        if 200 <= taken.status < 300:
+        if taken is None:
+            self.record(event, 0, Decision.DROPPED, Rule.NO_DEAD_LETTER_SINK)
+            return
+        url, answer = taken
+        if 200 <= answer.status < 300:
             worker.metrics.dead_lettered += 1
             self._journal.ended(
-                event, worker.number, started, self._clock() - started, taken.status, Decision.DEAD_LETTERED, rule, note=sink.url
+                event, worker.number, started, self._clock() - started, answer.status, Decision.DEAD_LETTERED, rule, note=url
             )
         else:
-            self.record(event, 0, Decision.DROPPED, Rule.DEAD_LETTER_FAILED, status=taken.status, note=taken.text)
+            self.record(event, 0, Decision.DROPPED, Rule.DEAD_LETTER_FAILED, status=answer.status, note=f"{url}: {answer.text}")
 
     async def _hand_on(self, attempt: Attempt, reply: Event) -> None:
-        target, pool, worker = self._delivery.reply, self._reply_pool, self._worker
-        if target is None or pool is None:  # an edit took the reply address away meanwhile
-            worker.delivered(attempt, 200)
-            worker.slot_free()
-            return
-        event = attempt.lease.event
+        worker = self._worker
         try:
-            answer = await self._send_patiently(pool, target, reply)
+            taken = await self._send_patiently(self._reply_place, reply)
         except asyncio.CancelledError:
-            self.record(event, attempt.number, Decision.DROPPED, Rule.SHUTDOWN, note="its reply was not taken in time")
+            self._cut_short(attempt.lease.event, attempt.number, "its reply was not taken in time")
             raise
-        if 200 <= answer.status < 300:
+        if taken is None or 200 <= taken[1].status < 300:  # None: without a reply address replies are dropped
             worker.delivered(attempt, 200)
-            worker.metrics.replied += 1
+            worker.metrics.replied += taken is not None
             worker.slot_free()
             return
-        # Control-plane contract: an undeliverable reply is an undeliverable event; the original goes to the dead-letter sink
-        # with the reply address as the place of the error (CDP-32).
-        rule = Rule.LOOP if looped(answer) else Rule.REPLY_FAILED
-        self._journal.attempted(
-            event.receipt, worker.number, attempt.number, attempt.started, self._clock() - attempt.started, 200,
-            Decision.FAILED, rule, note=f"{target.url}: {answer.text}",
-        )  # fmt: skip
-        self.fail(attempt.lease, target.url, answer, rule)
+        url, answer = taken
+        worker.unaccepted(attempt, answer, url)
 
-    async def _send_patiently(self, pool: Pool, target: Target, event: Event) -> Answer:
+    def _reply_place(self) -> tuple[Target | None, Pool | None]:
+        return self._delivery.reply, self._reply_pool
+
+    def _dead_letter_place(self) -> tuple[Target | None, Pool | None]:
+        return self._delivery.dead_letter, self._dead_letter_pool
+
+    async def _send_patiently(self, place: _Place, event: Event) -> tuple[str, Answer] | None:
+        """Send until it is accepted, refused for good, or the attempts are used up: where to, and the last answer. None: there is
+        no such address (any more). Each attempt goes by what the subscription says then."""
         engine = self._engine
-        return await send_with_retry(
-            pool, target.prefix, event, self._delivery.policy, rand=engine.rand, clock=engine.clock, wall=engine.wall
+        attempt = 0
+        while True:
+            target, pool = place()
+            if target is None or pool is None:
+                return None
+            attempt += 1
+            policy = self._delivery.policy
+            answer = await send(pool, target.prefix, event, policy.timeout_s, engine.clock)
+            verdict = decide(
+                answer.status,
+                attempt,
+                policy,
+                engine.rand(),
+                retry_after_s=retry_after(answer.headers, engine.wall()),
+                permanent=answer.failure is not None and answer.failure.kind == "AddressDenied",
+            )
+            if verdict.decision is not Decision.RETRYING or pool.closed:
+                return target.url, answer
+            await asyncio.sleep(verdict.wait_s)
+
+    def _cut_short(self, event: Event, attempt: int, note: str) -> None:
+        """There is no time for the event's end. On a durable channel it stays due, elsewhere this is its end."""
+        rule = self._worker.discarding
+        if rule is not None:
+            self.record(event, attempt, Decision.DROPPED, rule, note=note)
+            return
+        self._journal.attempted(
+            event.receipt, self._worker.number, attempt, self._clock(), 0.0, 0, Decision.RELEASED, Rule.SHUTDOWN, note=note
         )
 
 

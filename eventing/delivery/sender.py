@@ -4,23 +4,28 @@ The plain way of a delivery does not come through here; it is callback-driven (e
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from eventing.bindings.http import HeaderName, event_head, payload
-from eventing.delivery.policy import Policy, decide, parse_retry_after
+from eventing.delivery.policy import parse_retry_after
 from eventing.event import Event
-from eventing.journal import Decision
 from eventing.wire.client import Connection, ResponseFailure
 from eventing.wire.pool import Pool
 
-__all__ = ["CUT_OFF", "Answer", "send", "send_with_retry"]
+__all__ = ["CUT_OFF", "Answer", "known_status", "retry_after", "send"]
 
 # Failures after a whole head: its status counts, the rest of the answer was too much.
 CUT_OFF: Final = frozenset({"HeadersTooLarge", "BodyTooLarge"})
+_SWITCHING: Final = 101  # final by itself, and what follows is no HTTP
+
+
+def known_status(failure: ResponseFailure) -> int:
+    """What the answer's head said, where that counts although the answer did not come whole; else 0."""
+    counts = (failure.kind in CUT_OFF and failure.status >= 200) or failure.status == _SWITCHING
+    return failure.status if counts else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,7 @@ class _Awaited:
         self._prefix = prefix
         self._event = event
         self._timeout_s = timeout_s
+        self._patience_ends = clock() + timeout_s
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
     def connected(self, connection: Connection) -> None:
@@ -64,6 +70,9 @@ class _Awaited:
     def starving(self, now: float) -> bool:
         return False  # the delivery whose reply or dead letter it is has a slot
 
+    def overdue(self, now: float) -> bool:
+        return now > self._patience_ends
+
     def unconnected(self, failure: ResponseFailure) -> None:
         self._resolve(Answer(0, [], b"", failure))
 
@@ -72,8 +81,9 @@ class _Awaited:
         self._resolve(Answer(status, headers, body))
 
     def failed(self, connection: Connection, failure: ResponseFailure) -> None:
-        known = 200 <= failure.status < 300 or (failure.kind in CUT_OFF and failure.status >= 200)
-        self._resolve(Answer(failure.status if known else 0, [], b"", failure))
+        # Nothing but the status matters of what a reply's or a dead letter's taker says.
+        accepted = 200 <= failure.status < 300
+        self._resolve(Answer(failure.status if accepted else known_status(failure), [], b"", failure))
 
     def _resolve(self, answer: Answer) -> None:
         if not self.answer.done():
@@ -92,34 +102,6 @@ async def send(pool: Pool, prefix: bytes, event: Event, timeout_s: float, clock:
         return await awaited.answer
     finally:
         pool.forget(awaited)
-
-
-async def send_with_retry(
-    pool: Pool,
-    prefix: bytes,
-    event: Event,
-    policy: Policy,
-    *,
-    rand: Callable[[], float] = random.random,
-    clock: Callable[[], float] = time.monotonic,
-    wall: Callable[[], float] = time.time,
-) -> Answer:
-    """Send until it is accepted, refused for good, or the policy's attempts are used up; the last answer."""
-    attempt = 0
-    while True:
-        attempt += 1
-        answer = await send(pool, prefix, event, policy.timeout_s, clock)
-        verdict = decide(
-            answer.status,
-            attempt,
-            policy,
-            rand(),
-            retry_after_s=retry_after(answer.headers, wall()),
-            permanent=answer.failure is not None and answer.failure.kind == "AddressDenied",
-        )
-        if verdict.decision is not Decision.RETRYING or pool.closed:
-            return answer
-        await asyncio.sleep(verdict.wait_s)
 
 
 def retry_after(headers: list[tuple[HeaderName, bytes]], now: float) -> float | None:

@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from eventing.bindings.http import HeaderName, decode_reply, event_head, in_format
+from eventing.bindings.http import HeaderName, announces_event, decode_reply, event_head, in_format
 from eventing.channels import Cursor, Lag, Lease
 from eventing.delivery.endings import EVICTION_RULES, Endings, looped
 from eventing.delivery.engine import Attempt, Delivery, Engine
 from eventing.delivery.policy import Verdict, decide
-from eventing.delivery.sender import CUT_OFF, Answer, retry_after
+from eventing.delivery.sender import CUT_OFF, Answer, known_status, retry_after
 from eventing.errors import InvalidEventError
 from eventing.journal import Decision, Rule
 from eventing.journal.record import failure_code
@@ -138,6 +138,9 @@ class SubscriptionWorker:
     def starving(self, now: float) -> bool:
         return not self.under_way and now - self._waiting_since > FAIR_S
 
+    def overdue(self, now: float) -> bool:
+        return not self.under_way and now - self._waiting_since > self._timeout_s
+
     def unconnected(self, failure: ResponseFailure) -> None:
         self._waiting = False
         ready, self._ready = self._ready, deque()
@@ -194,12 +197,14 @@ class SubscriptionWorker:
     def failed(self, connection: Connection, failure: ResponseFailure) -> None:
         attempt = _ended(connection)
         if failure.kind in CUT_OFF and 200 <= failure.status < 300:
+            if failure.status == 200 and self.reply_pool is not None and announces_event(connection.headers):
+                # Half a reply is a broken one: to take the event for delivered would lose the other half without a word.
+                self.unaccepted(attempt, _broken_reply(failure.detail))
+                return
             self.delivered(attempt, failure.status)
             self.slot_free()
             return
-        # What the answer's head said counts, also where the rest of it was too much.
-        known = failure.kind in CUT_OFF and failure.status >= 200
-        self.unaccepted(attempt, Answer(failure.status if known else 0, [], b"", failure))
+        self.unaccepted(attempt, Answer(known_status(failure), [], b"", failure))
 
     # the way of a delivery
 
@@ -294,9 +299,9 @@ class SubscriptionWorker:
             self._check_quiet()
 
     @property
-    def discarding(self) -> bool:
-        """Whether what is pending is to be dropped, or dead-lettered, instead of staying due."""
-        return bool(self._discard)
+    def discarding(self) -> Rule | None:
+        """Why what is pending ends here; None: it stays due."""
+        return EVICTION_RULES.get(self._discard)
 
     def burials_began(self) -> None:
         self._quiet.clear()
@@ -308,8 +313,11 @@ class SubscriptionWorker:
         if not self._in_flight and not self._endings.burying:
             self._quiet.set()
 
-    def unaccepted(self, attempt: Attempt, answer: Answer) -> None:
-        """An attempt was not accepted: retry later, or the end."""
+    def unaccepted(self, attempt: Attempt, answer: Answer, reply_url: str = "") -> None:
+        """An attempt was not accepted: retry later, or the end.
+
+        With `reply_url`: the subscriber did accept it, but `answer` is what its reply met there, after retries of its own. The
+        delivery as a whole is tried again where that may help (control-plane contract, "Event Delivery", 4.1)."""
         now = self._clock()
         duration = now - attempt.started
         failure = answer.failure
@@ -326,6 +334,11 @@ class SubscriptionWorker:
             verdict = Verdict(Decision.FAILED, EVICTION_RULES[self._discard])
         elif looped(answer):
             verdict = Verdict(Decision.FAILED, Rule.LOOP)
+        elif reply_url and verdict.decision is Decision.FAILED:
+            verdict = Verdict(Decision.FAILED, Rule.REPLY_FAILED)
+        told, status = failure, answer.status
+        if reply_url:
+            told, status = ResponseFailure("ReplyFailed", f"{reply_url}: {answer.text}"), 200
         lease = attempt.lease
         self._journal.attempted(
             lease.event.receipt,
@@ -333,17 +346,17 @@ class SubscriptionWorker:
             attempt.number,
             attempt.started,
             duration,
-            answer.status,
+            status,
             verdict.decision,
             verdict.rule,
             limit=policy.retry,
             wait_s=verdict.wait_s,
-            failure=failure_code(failure.kind) if failure else 0,
-            note=failure.detail if failure else _excerpt(answer.body),
+            failure=failure_code(told.kind) if told else 0,
+            note=told.detail if told else _excerpt(answer.body),
             delay_s=policy.backoff_delay_s,
             head=_head(answer.headers),
         )
-        self.metrics.attempted(answer.status, duration)
+        self.metrics.attempted(status, duration)
         assert self._cursor is not None
         if verdict.decision is Decision.RETRYING:
             if self._stopping:
@@ -356,7 +369,7 @@ class SubscriptionWorker:
             self._endings.record(lease.event, 0, Decision.DROPPED, EVICTION_RULES[self._discard])
             self.settled(lease)
         else:
-            self._endings.fail(lease, self.delivery.subscriber.url, answer, verdict.rule)
+            self._endings.fail(lease, reply_url or self.delivery.subscriber.url, answer, verdict.rule)
 
     def replied(self, attempt: Attempt, connection: Connection, headers: list[tuple[HeaderName, bytes]], body: bytes) -> None:
         """The subscriber answered 200 with an event: it goes to the reply address; the slot stays taken until it has gone."""
@@ -365,7 +378,7 @@ class SubscriptionWorker:
             reply = decode_reply(headers, body)
         except InvalidEventError as error:
             # A broken event in a reply is a broken answer (reference: "MT broker filter", 502), so it is tried again.
-            self.unaccepted(attempt, Answer(0, [], b"", ResponseFailure("InvalidReply", str(error), 200)))
+            self.unaccepted(attempt, _broken_reply(str(error)))
             return
         if reply is None:
             self.delivered(attempt, 200)
@@ -426,6 +439,10 @@ class SubscriptionWorker:
                 await self._quiet.wait()
         except TimeoutError:
             return
+
+
+def _broken_reply(why: str) -> Answer:
+    return Answer(0, [], b"", ResponseFailure("InvalidReply", why, 200))
 
 
 def _excerpt(body: bytes) -> str:

@@ -6,6 +6,8 @@ A ring of bytes. Successes need none of it.
 import struct
 from typing import Final, NamedTuple
 
+from eventing.journal.pages import pages
+
 __all__ = ["DETAIL_BYTES", "HEAD_MAX", "TEXT_MAX", "Detail", "Details"]
 
 # number of the record of the attempt before, counted from 1 (0: none); delay of the back-off; lengths: head, text
@@ -29,7 +31,7 @@ class Details:
     """The ring. A position that was overwritten reads as None."""
 
     def __init__(self, size: int = DETAIL_BYTES) -> None:
-        self._ring = bytearray(size)
+        self._ring = pages(size)
         self._size = size
         self._written = 1  # position 0 stands for no detail
 

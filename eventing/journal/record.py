@@ -91,6 +91,7 @@ FAILURES: Final = (
     "HeadersTooLarge",
     "BodyTooLarge",
     "InvalidReply",
+    "ReplyFailed",
 )
 _CODES: Final = {kind: code for code, kind in enumerate(FAILURES)}
 

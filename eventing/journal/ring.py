@@ -17,6 +17,7 @@ from eventing.bindings.http import HeaderNames, binary_head, decode, event_head,
 from eventing.bindings.json_format import decode_structured
 from eventing.event import Event
 from eventing.journal.details import DETAIL_BYTES, Detail, Details
+from eventing.journal.pages import pages
 from eventing.journal.places import Place, Places, SubscriberEntry
 from eventing.journal.record import Decision, Rule
 from eventing.journal.refusals import Refusal, Refusals
@@ -104,13 +105,13 @@ class Journal:
         self._clock = clock
         self.next_receipt: Callable[[], int] = itertools.count(1).__next__
         self._size = attempts
-        self._ring = bytearray(_ATTEMPT.size * attempts)
+        self._ring = pages(_ATTEMPT.size * attempts)
         self._written = 0
         self._pack = _ATTEMPT.pack_into
-        self._index = bytearray(_ACCEPTANCE.size * acceptances)
+        self._index = pages(_ACCEPTANCE.size * acceptances)
         self._index_size = acceptances
         self._accepted = 0
-        self._bytes = bytearray(event_bytes)
+        self._bytes = pages(event_bytes)
         self._bytes_size = event_bytes
         self._bytes_written = 0  # never wraps; what begins before this less the size is overwritten
         self._pack_acceptance = _ACCEPTANCE.pack_into

@@ -4,6 +4,6 @@ kind.
 
 from eventing.kube.cache import Cache, Change, controller_of
 from eventing.kube.client import KubeClient
-from eventing.kube.cluster import Cluster, in_cluster, load_kubeconfig
+from eventing.kube.cluster import Cluster, find_cluster, in_cluster, load_kubeconfig
 
-__all__ = ["Cache", "Change", "Cluster", "KubeClient", "controller_of", "in_cluster", "load_kubeconfig"]
+__all__ = ["Cache", "Change", "Cluster", "KubeClient", "controller_of", "find_cluster", "in_cluster", "load_kubeconfig"]

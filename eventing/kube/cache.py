@@ -1,6 +1,7 @@
 """A copy of all objects of one kind that follows the server: list, then watch, for as long as it runs."""
 
 import asyncio
+import builtins
 import contextlib
 import logging
 import random
@@ -10,6 +11,7 @@ from typing import Final, Literal
 
 from eventing.errors import ApiError, ResourceExpiredError
 from eventing.kube.client import KubeClient
+from eventing.kube.snapshots import Key, Snapshots
 from eventing.resources.kinds import Kind, Object
 
 __all__ = ["Cache", "Change", "controller_of"]
@@ -20,8 +22,6 @@ _FIRST_DELAY_S: Final = 0.2
 _LONGEST_DELAY_S: Final = 30.0
 _WATCH_S: Final = (300.0, 600.0)
 _HEALTHY_S: Final = 5.0
-
-Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Cache:
         self._namespace = namespace
         self._sleep = sleep
         self._random = rand or random.Random()  # noqa: S311 - spreads load, guards nothing
-        self._objects: dict[Key, Object] = {}
+        self._objects = Snapshots()
         self._owned: dict[str, set[Key]] = {}  # by the uid of the owner
         self._handlers: list[Callable[[Change], None]] = []
         self._synced = asyncio.Event()
@@ -83,7 +83,11 @@ class Cache:
         """All objects, or those of one namespace."""
         if namespace is None:
             return list(self._objects.values())
-        return [obj for (at, _), obj in self._objects.items() if at == namespace]
+        return [self._objects[key] for key in self._objects if key[0] == namespace]
+
+    def keys(self) -> builtins.list[Key]:
+        """(namespace, name) of all objects; costs less than `list`."""
+        return [*self._objects]
 
     def on_change(self, handler: Callable[[Change], None]) -> None:
         """Call `handler` from now on; for what is here already, at once, as ADDED."""
@@ -184,6 +188,7 @@ class Cache:
         key = _key(obj)
         old = self._objects.get(key)
         self._objects[key] = obj
+        obj = self._objects[key]
         self._index(key, old, obj)
         self._tell(Change("ADDED" if old is None else "MODIFIED", obj, old, own))
 

@@ -21,6 +21,7 @@ __all__ = ["KubeClient", "Outage"]
 _REQUEST_TIMEOUT_S: Final = 30.0
 _CONNECT_TIMEOUT_S: Final = 10.0
 _WATCH_GRACE_S: Final = 30.0
+_TOKEN_S: Final = 10.0  # a cluster renews a pod's token long before the old one ends
 _PAGE: Final = 500
 _MAX_FRAME: Final = 64 * 1024 * 1024
 MERGE_PATCH: Final = "application/merge-patch+json"
@@ -48,6 +49,8 @@ class KubeClient:
         self._user_agent = user_agent
         self._session: aiohttp.ClientSession | None = None
         self._discovered: dict[tuple[str, str], Kind] = {}
+        self._token: str | None = None
+        self._token_until = 0.0
         self.outage: Outage | None = None
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
@@ -195,8 +198,14 @@ class KubeClient:
         return self._session
 
     def _headers(self) -> dict[str, str]:
-        token = self._cluster.bearer()
-        return {"Authorization": f"Bearer {token}"} if token else {}
+        now = time.monotonic()
+        if now >= self._token_until:
+            try:
+                self._token = self._cluster.bearer()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ApiUnavailableError(0, "Unauthorized", f"cannot read {self._cluster.token_file}: {error}") from error
+            self._token_until = now + _TOKEN_S
+        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
 
     async def _call(
         self,

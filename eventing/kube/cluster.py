@@ -13,7 +13,7 @@ import yaml
 
 from eventing.errors import StartError
 
-__all__ = ["Cluster", "in_cluster", "load_kubeconfig"]
+__all__ = ["Cluster", "find_cluster", "in_cluster", "load_kubeconfig"]
 
 _SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -23,8 +23,7 @@ class Cluster:
     """An API server and the credentials for it. Certificates and keys are PEM text; secrets stay out of the
     repr.
 
-    `token_file` is read again for each new connection of a client, since a cluster renews the tokens of its
-    pods.
+    `token_file` is read again and again by a client, since a cluster renews the tokens of its pods.
     """
 
     server: str
@@ -54,8 +53,29 @@ class Cluster:
         return self.token
 
 
-def load_kubeconfig(path: Path) -> Cluster:
-    """The cluster of the file's current context. StartError says what is wrong with the file."""
+# What a kubeconfig may say that would be ignored here, in its cluster and its user entry.
+_UNSUPPORTED_CLUSTER: Final = ("insecure-skip-tls-verify", "proxy-url", "tls-server-name")
+_UNSUPPORTED_USER: Final = ("exec", "auth-provider", "username", "as", "as-uid", "as-groups")
+
+
+def find_cluster(kubeconfig: Path | None = None, context: str | None = None) -> Cluster:
+    """The cluster that is meant, by the rules of Kubernetes' own controllers: the file given, else the one that $KUBECONFIG
+    names, else the cluster that this process is a pod of, else ~/.kube/config. StartError where there is none.
+    """
+    if kubeconfig is None and (named := os.environ.get("KUBECONFIG")):
+        kubeconfig = Path(named)
+    if kubeconfig is not None:
+        return load_kubeconfig(kubeconfig, context)
+    if os.environ.get("KUBERNETES_SERVICE_HOST"):
+        return in_cluster()
+    default = Path.home() / ".kube" / "config"
+    if default.exists():
+        return load_kubeconfig(default, context)
+    raise StartError("no cluster is named: give a kubeconfig (--kubeconfig, or KUBECONFIG in the environment)")
+
+
+def load_kubeconfig(path: Path, context: str | None = None) -> Cluster:
+    """The cluster of that context of the file, its current one unless given. StartError says what is wrong with the file."""
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -63,15 +83,10 @@ def load_kubeconfig(path: Path) -> Cluster:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise StartError(f"the kubeconfig {path} is not YAML: {error}") from error
     try:
-        context = _named(document["contexts"], document["current-context"], "context")
-        cluster = _named(document["clusters"], context["cluster"], "cluster")
-        user = _named(document.get("users") or [], context["user"], "user") if context.get("user") else {}
-        for unsupported in ("exec", "auth-provider", "username"):
-            if unsupported in user:
-                raise StartError(
-                    f"the kubeconfig {path} logs in by {unsupported!r}, which is not supported; "
-                    "use a token or a client certificate"
-                )
+        chosen = _named(document["contexts"], context or document["current-context"], "context")
+        cluster = _named(document["clusters"], chosen["cluster"], "cluster")
+        user = _named(document.get("users") or [], chosen["user"], "user") if chosen.get("user") else {}
+        _refuse_unsupported(path, cluster, user)
         return Cluster(
             server=str(cluster["server"]).rstrip("/"),
             token=user.get("token"),
@@ -84,18 +99,30 @@ def load_kubeconfig(path: Path) -> Cluster:
         raise StartError(f"the kubeconfig {path} is incomplete: {error}") from error
 
 
-def in_cluster() -> Cluster:
-    """The cluster that this process runs in as a pod."""
+def _refuse_unsupported(path: Path, cluster: dict[str, Any], user: dict[str, Any]) -> None:
+    """What would be ignored is refused: a connection that is not the one that was asked for helps nobody."""
+    for name in _UNSUPPORTED_USER:
+        if user.get(name):
+            raise StartError(
+                f"the kubeconfig {path} logs in by {name!r}, which is not supported; use a token or a client certificate"
+            )
+    for name in _UNSUPPORTED_CLUSTER:
+        if cluster.get(name):
+            raise StartError(f"the kubeconfig {path} sets {name!r}, which is not supported")
+
+
+def in_cluster(directory: Path = _SERVICE_ACCOUNT) -> Cluster:
+    """The cluster that this process runs in as a pod; `directory` is where its service account is mounted."""
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
-    token_file = _SERVICE_ACCOUNT / "token"
+    token_file = directory / "token"
     if not host or not token_file.exists():
         raise StartError("not in a Kubernetes cluster (no service account is mounted); give a kubeconfig")
+    try:
+        ca_data = (directory / "ca.crt").read_text(encoding="utf-8")
+    except OSError as error:
+        raise StartError(f"cannot read {directory / 'ca.crt'} of the pod's service account: {error.strerror}") from error
     address = f"[{host}]" if ":" in host else host
-    return Cluster(
-        server=f"https://{address}:{port}",
-        token_file=token_file,
-        ca_data=(_SERVICE_ACCOUNT / "ca.crt").read_text(encoding="utf-8"),
-    )
+    return Cluster(server=f"https://{address}:{port}", token_file=token_file, ca_data=ca_data)
 
 
 def _named(entries: list[Any], name: str, what: str) -> dict[str, Any]:

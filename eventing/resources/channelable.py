@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eventing.resources.destinations import default_delivery, delivery_errors
 from eventing.resources.fielderror import FieldErrors
+from eventing.resources.immutable import SUBSCRIBERS, changes
 from eventing.resources.kinds import Admission, Column, Kind, Object
 from eventing.resources.lazy_schema import LazySchema
 
@@ -59,7 +60,7 @@ def channelable_kind(
     """The record of a backing channel kind of `messaging.knative.dev`.
 
     `extra_spec_model` adds fields to the spec; given as a function, it is asked for only with the schema. `scoped` kinds
-    have the annotation `eventing.knative.dev/scope` (cluster, the default, or namespace). `default` and `errors` are the
+    may have the annotation `eventing.knative.dev/scope` (cluster, the default, or namespace). `default` and `errors` are the
     kind's own rules and run after the shared ones; `errors` gives paths from the root of the object
     (`FieldErrors…via("spec")`).
     """
@@ -73,8 +74,6 @@ def channelable_kind(
 
     def default_channel(obj: Object, admission: Admission) -> None:
         annotate(obj, SUBSCRIBABLE_ANNOTATION, "v1")
-        if scoped:
-            annotate(obj, SCOPE_ANNOTATION, "cluster")
         default_delivery((obj.get("spec") or {}).get("delivery"), obj["metadata"].get("namespace", ""))
         if default is not None:
             default(obj, admission)
@@ -112,17 +111,16 @@ def annotate(obj: Object, name: str, value: str) -> None:
 
 def _channel_errors(obj: Object, *, scoped: bool) -> FieldErrors:
     spec: dict[str, Any] = obj.get("spec") or {}
-    namespace = obj["metadata"].get("namespace", "")
     errors = FieldErrors()
     for index, subscriber in enumerate(spec.get("subscribers") or ()):
         found = FieldErrors()
         if not subscriber.get("subscriberUri") and not subscriber.get("replyUri"):
             found += FieldErrors.missing("replyURI", "subscriberURI", details="expected at least one of, got none")
         if subscriber.get("delivery"):
-            found += delivery_errors(subscriber["delivery"], namespace).via("delivery")
+            found += delivery_errors(subscriber["delivery"]).via("delivery")
         errors += found.via("spec", "subscribable", f"subscriber[{index}]")
     if spec.get("delivery"):
-        errors += delivery_errors(spec["delivery"], namespace).via("spec", "delivery")
+        errors += delivery_errors(spec["delivery"]).via("spec", "delivery")
     scope = (obj["metadata"].get("annotations") or {}).get(SCOPE_ANNOTATION, "cluster")
     if scoped and scope not in {"cluster", "namespace"}:
         errors += FieldErrors.invalid(
@@ -141,5 +139,6 @@ def _subscriber_change_errors(obj: Object, old: Object, admission: Admission) ->
     return FieldErrors.of(
         f"Channel.Spec.Subscribers changed by user {admission.user} which was not the {CONTROLLER_USER} service account",
         "spec.subscribers",
-        details='"spec.subscribers" cannot be changed directly: create a Subscription',
+        # Knative says the differences only, and leaves people wondering what to do.
+        details=f'{changes(SUBSCRIBERS, before, now)}"spec.subscribers" cannot be changed directly: create a Subscription',
     )

@@ -24,5 +24,7 @@ class DataPlaneStatus(Model):
     """What the process has applied."""
 
     applied: dict[str, Applied] | None = Field(
-        None, description="By channel, PLURAL.GROUP/NAMESPACE/NAME: what the process has applied."
+        None,
+        description="By channel, PLURAL.GROUP/NAMESPACE/NAME: what the process has applied.",
+        json_schema_extra={"x-kubernetes-map-type": "atomic"},  # one owner; thousands of fields in managedFields help nobody
     )

@@ -4,6 +4,7 @@ No pydantic here: the data plane imports the kinds of channels, whose rules thes
 """
 
 import re
+import ssl
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,8 +26,8 @@ def default_delivery(delivery: dict[str, Any] | None, namespace: str) -> None:
     default_destination((delivery or {}).get("deadLetterSink"), namespace)
 
 
-def reference_errors(reference: Mapping[str, Any], namespace: str) -> FieldErrors:
-    """KReference.Validate; `namespace` is that of the object that holds it."""
+def reference_errors(reference: Mapping[str, Any], only_namespace: str = "") -> FieldErrors:
+    """KReference.Validate; with `only_namespace`, the object must be of that one."""
     errors = FieldErrors()
     for field in ("name", "apiVersion", "kind"):
         if not reference.get(field):
@@ -34,21 +35,21 @@ def reference_errors(reference: Mapping[str, Any], namespace: str) -> FieldError
     if reference.get("group"):
         errors += FieldErrors.disallowed("group")
     other = reference.get("namespace")
-    if other and namespace and other != namespace:
+    if other and only_namespace and other != only_namespace:
         errors += FieldErrors.of(
             "mismatched namespaces",
             "namespace",
-            details=f'parent namespace: "{namespace}" does not match ref: "{other}"',
+            details=f'parent namespace: "{only_namespace}" does not match ref: "{other}"',
         )
     return errors
 
 
-def destination_errors(destination: Mapping[str, Any], namespace: str) -> FieldErrors:
-    """Destination.Validate."""
+def destination_errors(destination: Mapping[str, Any], only_namespace: str = "") -> FieldErrors:
+    """Destination.Validate; with `only_namespace`, what it refers to must be in that one."""
     reference, uri = destination.get("ref"), destination.get("uri")
-    errors = _ca_certs_errors(destination.get("CACerts"))
     if reference is None and uri is None:
-        return errors + FieldErrors.of("expected at least one, got none", "ref", "uri")
+        return FieldErrors.of("expected at least one, got none", "ref", "uri")
+    errors = _ca_certs_errors(destination.get("CACerts"))
     if uri is not None:
         try:
             parts = urlsplit(uri)
@@ -70,15 +71,15 @@ def destination_errors(destination: Mapping[str, Any], namespace: str) -> FieldE
         elif parts.scheme not in {"http", "https"}:
             return errors + FieldErrors.invalid(uri, "uri", "events are delivered over http and https only")
     if reference is not None:
-        errors += reference_errors(reference, namespace).via("ref")
+        errors += reference_errors(reference, only_namespace).via("ref")
     return errors
 
 
-def delivery_errors(delivery: Mapping[str, Any], namespace: str) -> FieldErrors:
-    """DeliverySpec.Validate, with `timeout` and `retryAfterMax` always allowed (no feature flags)."""
+def delivery_errors(delivery: Mapping[str, Any], only_namespace: str = "") -> FieldErrors:
+    """DeliverySpec.Validate, with `timeout` and `retryAfterMax` always allowed (no feature flags); see `destination_errors`."""
     errors = FieldErrors()
     if (sink := delivery.get("deadLetterSink")) is not None:
-        errors += destination_errors(sink, namespace).via("deadLetterSink")
+        errors += destination_errors(sink, only_namespace).via("deadLetterSink")
     if (retry := delivery.get("retry")) is not None and retry < 0:
         errors += FieldErrors.invalid(retry, "retry")
     for field, least, or_more in (
@@ -107,9 +108,12 @@ _PEM_BLOCK = re.compile(r"-----BEGIN ([^-]+)-----\s[A-Za-z0-9+/=\s]+-----END \1-
 def _ca_certs_errors(certificates: str | None) -> FieldErrors:
     if not certificates:
         return FieldErrors()
-    kinds = _PEM_BLOCK.findall(certificates)
-    if not kinds:
-        return FieldErrors.invalid("CA Cert provided is invalid", "caCert")
+    kinds = [match[1] for match in _PEM_BLOCK.finditer(certificates)]
     if any(kind != "CERTIFICATE" for kind in kinds):
-        return FieldErrors.invalid("CA Cert type is not a certificate", "caCert")
+        return FieldErrors.invalid("CA Cert provided is not a certificate", "caCert")
+    try:
+        # All of them are read, not the first only: the data plane would fail on any.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=certificates)
+    except (ssl.SSLError, ValueError):
+        return FieldErrors.invalid("CA Cert provided is invalid", "caCert")
     return FieldErrors()

@@ -5,13 +5,12 @@ outermost one turns the lot into one InvalidObjectError. Equal messages are merg
 so the text is the same.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from eventing.errors import Fault, InvalidObjectError
 
-__all__ = ["FieldErrors", "immutable_diff"]
+__all__ = ["FieldErrors"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,36 +100,3 @@ def _join(*parts: str) -> str:
             continue
         path += part if not path or (part.startswith("[") and part.endswith("]")) else f".{part}"
     return path
-
-
-# Names of Go fields that are not the JSON name with a capital; the diff below prints Go paths as go-cmp does.
-_GO_NAMES = {"apiVersion": "APIVersion", "uri": "URI"}
-
-
-def immutable_diff(go_type: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> FieldErrors:
-    """The fault `Immutable fields changed (-old +new): spec` with a line per changed leaf, or none.
-
-    `go_type` is what Knative's diff names first: `v1.SubscriptionSpec`.
-    """
-    lines: list[str] = []
-    _diff(f"{{{go_type}}}", old, new, lines)
-    if not lines:
-        return FieldErrors()
-    return FieldErrors.of("Immutable fields changed (-old +new)", "spec", details="".join(lines))
-
-
-def _diff(path: str, old: Any, new: Any, lines: list[str]) -> None:
-    if old == new:
-        return
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in sorted({*old, *new}):
-            _diff(f"{path}.{_GO_NAMES.get(key, key[:1].upper() + key[1:])}", old.get(key), new.get(key), lines)
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for index, (before, after) in enumerate(zip(old, new, strict=True)):
-            _diff(f"{path}[{index}]", before, after, lines)
-    else:
-        lines.append(f'{path}:\n\t-: "{_go_text(old)}"\n\t+: "{_go_text(new)}"\n')
-
-
-def _go_text(value: Any) -> str:
-    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -34,7 +34,8 @@ from eventing.resources.duck import (
     KReference,
     Status,
 )
-from eventing.resources.fielderror import FieldErrors, immutable_diff
+from eventing.resources.fielderror import FieldErrors
+from eventing.resources.immutable import CHANNEL_SPEC, SUBSCRIPTION_SPEC, immutable_errors
 from eventing.resources.kinds import Admission, Kind, Object
 from eventing.resources.schema import Model, object_schema
 from eventing.resources.subscribers import CONCURRENCY_ANNOTATION, CONCURRENCY_LIMIT
@@ -44,6 +45,7 @@ __all__ = ["CHANNEL", "EVENTING_KINDS", "SUBSCRIPTION"]
 _DEFAULTS_NAMESPACE = "knative-eventing"
 _DEFAULTS_CONFIG_MAP = "default-ch-webhook"
 _DEFAULTS_KEY = "default-ch-config"
+_ONLY_OWN_NAMESPACE = "only name, apiVersion and kind are supported fields when feature.CrossNamespaceEventLinks is disabled"
 _SHIPPED_DEFAULT = {"apiVersion": "messaging.knative.dev/v1", "kind": "InMemoryChannel"}
 
 
@@ -158,8 +160,7 @@ def _validate_channel(obj: Object, old: Object | None, _admission: Admission) ->
         errors += delivery_errors(spec["delivery"], obj["metadata"].get("namespace", "")).via("delivery")
     errors = errors.via("spec")
     if old is not None:
-        before, after = (_without(o.get("spec") or {}, "subscribers") for o in (old, obj))
-        errors += immutable_diff("v1.ChannelSpec", before, after)
+        errors += immutable_errors(CHANNEL_SPEC, old.get("spec") or {}, spec)
     errors.raise_if_any()
 
 
@@ -172,32 +173,27 @@ def _default_subscription(obj: Object, _admission: Admission) -> None:
 
 
 def _validate_subscription(obj: Object, old: Object | None, _admission: Admission) -> None:
-    namespace = obj["metadata"].get("namespace", "")
     spec = obj.get("spec") or {}
-    errors = _subscription_spec_errors(spec, namespace).via("spec") + _concurrency_errors(obj)
+    errors = _subscription_spec_errors(spec).via("spec") + _concurrency_errors(obj)
     if old is not None:
-        mutable = ("subscriber", "reply", "delivery")
-        before, after = (_without(o.get("spec") or {}, *mutable) for o in (old, obj))
-        errors += immutable_diff("v1.SubscriptionSpec", before, after)
+        errors += immutable_errors(SUBSCRIPTION_SPEC, old.get("spec") or {}, spec)
     errors.raise_if_any()
 
 
-def _subscription_spec_errors(spec: Object, namespace: str) -> FieldErrors:
+def _subscription_spec_errors(spec: Object) -> FieldErrors:
     channel = spec.get("channel")
     if not channel:
         return FieldErrors.missing("channel", details="the Subscription must reference a channel")
-    errors = reference_errors(_without(channel, "namespace"), namespace).via("channel")
+    errors = reference_errors(channel).via("channel")
     if channel.get("namespace"):
-        errors += FieldErrors.disallowed("namespace", details="only name, apiVersion and kind are supported fields").via(
-            "channel"
-        )
+        errors += FieldErrors.disallowed("namespace", details=_ONLY_OWN_NAMESPACE).via("channel")
     if not spec.get("subscriber"):
         errors += FieldErrors.missing("subscriber", details="the Subscription must reference a subscriber")
     for field in ("subscriber", "reply"):
         if spec.get(field):
-            errors += destination_errors(spec[field], namespace).via(field)
+            errors += destination_errors(spec[field]).via(field)
     if spec.get("delivery"):
-        errors += delivery_errors(spec["delivery"], namespace).via("delivery")
+        errors += delivery_errors(spec["delivery"]).via("delivery")
     return errors
 
 
@@ -210,10 +206,6 @@ def _concurrency_errors(obj: Object) -> FieldErrors:
         f"metadata.annotations.[{CONCURRENCY_ANNOTATION}]",
         f"expected a number from 1 (one delivery at a time, in order) to {CONCURRENCY_LIMIT}",
     )
-
-
-def _without(mapping: Object, *fields: str) -> Object:
-    return {key: value for key, value in mapping.items() if key not in fields}
 
 
 CHANNEL: Final = Kind(

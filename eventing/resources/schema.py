@@ -15,7 +15,13 @@ Int32 = Annotated[int, Field(json_schema_extra={"format": "int32"})]
 Int64 = Annotated[int, Field(json_schema_extra={"format": "int64"})]
 IntOrString = Annotated[int | str, Field(json_schema_extra={"x-kubernetes-int-or-string": True})]
 
-_KEPT = ("description", "format", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-int-or-string")
+_KEPT = (
+    "description",
+    "format",
+    "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-int-or-string",
+    "x-kubernetes-map-type",
+)
 
 
 class Model(BaseModel):

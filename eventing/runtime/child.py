@@ -8,11 +8,13 @@ import asyncio
 import importlib
 import json
 import os
+import resource
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -26,8 +28,9 @@ from eventing.runtime.data_directory import DataDirectory
 from eventing.runtime.process import STUCK
 from eventing.runtime.settings import ChildSettings
 
-__all__ = ["RoleClass", "RunningRole", "leaves", "main"]
+__all__ = ["RoleClass", "RunningRole", "leaves", "main", "raise_file_limit"]
 
+_FILES = 65_536
 _GRACE_S = 2.0  # on top of the drain time, once the supervisor is gone
 
 
@@ -55,6 +58,7 @@ def main(arguments: list[str]) -> int:
         return 0  # the supervisor ended before our turn came
     settings = ChildSettings.from_json(orders)
     configure(settings.log_format, settings.role)
+    raise_file_limit()
 
     def report(**members: object) -> None:
         os.write(reports_fd, json.dumps(members).encode() + b"\n")
@@ -114,6 +118,15 @@ def _say_stuck(settings: ChildSettings, seconds: float, stack: str) -> None:
         detail=stack,
     )
     emit(line + "\n", sys.stderr.fileno())
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as it may: each connection is one, and shells give 256 or 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):  # a system that has another limit beside
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _read_orders(fd: int) -> str | None:

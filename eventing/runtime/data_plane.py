@@ -9,6 +9,7 @@ from typing import Final
 
 from eventing.channels import channel_factories
 from eventing.dataplane import DataPlane, DataPlaneSettings
+from eventing.delivery.addresses import address_guard
 from eventing.errors import StartError
 from eventing.kube import Cluster, KubeClient
 from eventing.runtime.data_directory import DataDirectory
@@ -51,6 +52,7 @@ class DataPlaneRole:
                     journal=settings.journal,
                     failures=directory.journal,
                     server=ServerLimits(body_bytes=settings.ingress.max_event_bytes),
+                    guard=address_guard(settings.delivery.allow_ranges, settings.delivery.deny_ranges),
                 ),
                 tls=tls.context if tls else None,
             )

@@ -21,7 +21,7 @@ from eventing.runtime.data_plane import DataPlaneRole
 from eventing.runtime.ingress_tls import check
 from eventing.runtime.listeners import bind, port_of
 from eventing.runtime.mesh_client import MeshClient
-from eventing.runtime.settings import ChildSettings, Endpoints, IngressSettings
+from eventing.runtime.settings import ChildSettings, DeliverySettings, Endpoints, IngressSettings
 from eventing.runtime.tokens import Tokens
 
 __all__ = ["Mesh"]
@@ -31,7 +31,8 @@ class Mesh:
     """An async context manager: ready when entered, drained and stopped when left.
 
     `data_dir` None: a temporary one, removed at the end. `manifests` are files, directories or `-`, applied before it is
-    ready. A port of 0 picks a free one. `ingress` is how events come in, https among it. Raises StartError where it cannot start.
+    ready. A port of 0 picks a free one. `ingress` is how events come in, https among it;
+    `delivery` where they may go. Raises StartError where it cannot start.
     """
 
     def __init__(
@@ -44,12 +45,14 @@ class Mesh:
         metrics_port: int = 0,
         drain_s: float = 10.0,
         ingress: IngressSettings | None = None,
+        delivery: DeliverySettings | None = None,
     ) -> None:
         self._given_dir = data_dir
         self._manifests = manifests
         self._ports = {"api": api_port, "ingress": ingress_port, "metrics": metrics_port}
         self._drain_s = drain_s
         self._ingress = ingress or IngressSettings()
+        self._delivery = delivery or DeliverySettings()
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._directory: DataDirectory | None = None
         self._endpoints: Endpoints | None = None
@@ -159,6 +162,7 @@ class Mesh:
             drain_s=self._drain_s,
             manifests_fd=self._spool(),
             ingress=self._ingress,
+            delivery=self._delivery,
         )
 
     def _spool(self) -> int | None:

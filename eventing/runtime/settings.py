@@ -1,6 +1,7 @@
 """Settings of `eventing up` and of each of its children. Plain data: they travel as JSON and hold no secrets."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
@@ -12,6 +13,7 @@ __all__ = [
     "MAX_EVENT_BYTES",
     "METRICS_PORT",
     "ChildSettings",
+    "DeliverySettings",
     "Endpoints",
     "IngressSettings",
     "UpSettings",
@@ -58,6 +60,14 @@ class IngressSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DeliverySettings:
+    """How events go out: ranges of addresses in CIDR notation, judged by eventing.delivery.addresses.AddressGuard."""
+
+    allow_ranges: Sequence[str] = ()  # connected to, whatever denies them
+    deny_ranges: Sequence[str] = ()  # besides those that are denied by default: link-local, metadata services
+
+
+@dataclass(frozen=True, slots=True)
 class UpSettings:
     """The options of `eventing up`. A port of 0 picks a free one."""
 
@@ -75,6 +85,7 @@ class UpSettings:
     journal: bool = True  # keep what happens to each event, for `eventing trace`
     manifests_fd: int | None = None  # inherited file that holds the manifests of `-f`, as JSON; None: there are none
     ingress: IngressSettings = field(default_factory=IngressSettings)
+    delivery: DeliverySettings = field(default_factory=DeliverySettings)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -82,7 +93,8 @@ class UpSettings:
     @classmethod
     def from_json(cls, text: str) -> Self:
         members: dict[str, Any] = json.loads(text)
-        return cls(**{**members, "ingress": IngressSettings(**members["ingress"])})
+        nested = {"ingress": IngressSettings(**members["ingress"]), "delivery": DeliverySettings(**members["delivery"])}
+        return cls(**{**members, **nested})
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +112,7 @@ class ChildSettings:
     journal: bool = True
     manifests_fd: int | None = None
     ingress: IngressSettings = field(default_factory=IngressSettings)
+    delivery: DeliverySettings = field(default_factory=DeliverySettings)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -107,5 +120,9 @@ class ChildSettings:
     @classmethod
     def from_json(cls, text: str) -> Self:
         members: dict[str, Any] = json.loads(text)
-        nested = {"endpoints": Endpoints(**members["endpoints"]), "ingress": IngressSettings(**members["ingress"])}
+        nested = {
+            "endpoints": Endpoints(**members["endpoints"]),
+            "ingress": IngressSettings(**members["ingress"]),
+            "delivery": DeliverySettings(**members["delivery"]),
+        }
         return cls(**{**members, **nested})

@@ -97,6 +97,7 @@ class Supervisor:
                     journal=settings.journal,
                     manifests_fd=settings.manifests_fd if role.name == "control" else None,
                     ingress=settings.ingress,
+                    delivery=settings.delivery,
                 ),
                 lock_fd=directory.lock_fd,
                 clock=clock,

@@ -132,7 +132,8 @@ class _JumpingSelector(selectors.BaseSelector):
                     f"{self._clock.elapsed:g} s of virtual time after the start: what is waited for will not happen"
                 )
         if not ready and timeout is not None:
-            self._clock.advance(timeout)
+            # Never less than a tick: who is called a fraction of one too early, and waits for the rest, would wait for ever.
+            self._clock.advance(max(timeout, 1 / _NS))
         return ready
 
     def register(self, fileobj: "FileDescriptorLike", events: int, data: Any = None) -> selectors.SelectorKey:

@@ -144,6 +144,11 @@ class Connection(asyncio.Protocol):
         self._complete = False
         self._reusable = False
 
+    @property
+    def headers(self) -> list[tuple[HeaderName, bytes]]:
+        """Of the last answer, as far as they have come."""
+        return self._headers
+
     def send(self, exchange: Exchange, prefix: bytes, head: bytes, payload: bytes, deadline: float) -> None:
         """Send one request: request line and fixed headers, the event's head, its payload. The answer goes to `exchange`."""
         transport = self.transport

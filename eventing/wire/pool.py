@@ -32,7 +32,13 @@ class Waiter(Protocol):
     def starving(self, now: float) -> bool:
         """Whether you have none and have waited longer than is fair; asked in each sweep."""
 
+    def overdue(self, now: float) -> bool:
+        """Whether you have none and have waited as long as a whole attempt may take; asked in each sweep. Then you are told
+        `unconnected`."""
 
+
+_OVERDUE: Final = ResponseFailure("ConnectTimeout", "no connection within the time that the attempt has")
+_TOO_LATE: Final = ResponseFailure("Timeout", "no complete answer in time")
 _POOL_CLOSED: Final = ResponseFailure("ConnectionLost", "the pool of connections is closed")
 
 
@@ -192,6 +198,12 @@ class Pool:
     def sweep(self, now: float) -> None:
         for connection in [c for c in self._busy if c.deadline and c.deadline < now]:
             connection.expire()
+        for resend in [resend for resend in self._resends if resend[0].deadline < now]:
+            self._resends.remove(resend)
+            resend[1].failed(resend[0], _TOO_LATE)
+        for waiter in [waiter for waiter in self.waiting if waiter.overdue(now)]:
+            self.forget(waiter)
+            waiter.unconnected(_OVERDUE)
         while self.idle and self.open_connections > self._limit:
             self.idle.pop().close()
         if self.waiting and self.open_connections + self._opening >= self._limit:
@@ -236,10 +248,12 @@ def _under_way(waiter: Waiter) -> int:
 def _connect_failure(error: OSError | ValueError, limit_s: float) -> ResponseFailure:
     if isinstance(error, PermissionError):
         return ResponseFailure("AddressDenied", str(error))
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ResponseFailure("TLSError", f"the certificate is not accepted: {error.verify_message.rstrip('.')}")
     if isinstance(error, ssl.SSLError):
-        return ResponseFailure("TLSError", str(error))
+        return ResponseFailure("TLSError", error.strerror or str(error))
     if isinstance(error, TimeoutError):
         return ResponseFailure("ConnectTimeout", f"no connection within {limit_s:g} s")
     if type(error).__name__ == "gaierror":
         return ResponseFailure("NameNotResolved", str(error))
-    return ResponseFailure("ConnectFailed", str(error))
+    return ResponseFailure("ConnectFailed", str(error) or type(error).__name__)

@@ -48,9 +48,19 @@ class Load:
                      "Ce-Time: 2026-01-01T00:00:00Z\r\nContent-Type: application/json\r\n"
                      f"Content-Length: {options.size}\r\nCe-Id: ").encode()  # fmt: skip
         self.pad = b'","pad":"' + b"x" * (options.size - 38) + b'"}'
+        self.structured = options.structured
+        if self.structured:
+            # The same event in structured mode. What the sink reads, the moment at which it became due, stands first.
+            self.head = (target + "Content-Type: application/cloudevents+json\r\nContent-Length: ").encode()
+            self.pad = (b'","specversion":"1.0","type":"com.example.order.placed","source":"/shop/orders","time":"2026-01-01T00:00:00Z",'
+                        b'"datacontenttype":"application/json","data":{"pad":"' + b"x" * (options.size - 11) + b'"},"id":"load-')  # fmt: skip
 
     def send(self, producer: "Producer", stamp: int) -> None:
         self.sent += 1
+        if self.structured:
+            body = b'{"at":"%020d%b%d"}' % (stamp, self.pad, self.sent)
+            producer.transport.write(b"%b%d\r\n\r\n%b" % (self.head, len(body), body))
+            return
         producer.transport.write(b'%bload-%d\r\n\r\n{"at":"%020d%b' % (self.head, self.sent, stamp, self.pad))
 
     def on_their_way(self) -> int:
@@ -180,4 +190,5 @@ if __name__ == "__main__":
     parser.add_argument("--window", type=int, default=32)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--rate", type=int, default=0, help="events per second; 0: closed loop")
+    parser.add_argument("--structured", action="store_true", help="events in structured mode")
     uvloop.run(generate(parser.parse_args()))

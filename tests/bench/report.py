@@ -3,7 +3,7 @@
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,7 +13,19 @@ from tests.bench.processes import ACCOUNTING, MEMORY
 from tests.bench.rounds import Latency, Range, Throughput
 from tests.bench.systems import Case
 
-__all__ = ["BUDGET", "JOURNAL_US", "LIMIT", "QUICK_MARK", "UNJOURNALED", "CaseResult", "Machine", "markdown", "ratio", "table"]
+__all__ = [
+    "BUDGET",
+    "JOURNAL_US",
+    "LIMIT",
+    "QUICK_MARK",
+    "UNJOURNALED",
+    "CaseResult",
+    "Machine",
+    "grid",
+    "markdown",
+    "ratio",
+    "table",
+]
 
 BUDGET = {1: 1.5, 10: 1.7, 100: 1.6}  # times the floor's CPU per delivery, by fan-out
 LIMIT = 2.0
@@ -158,7 +170,7 @@ def verdict(result: CaseResult) -> str:
     return text
 
 
-def _grid(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+def grid(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
     return [
         f"| {' | '.join(headings)} |",
         f"|{'---|' * len(headings)}",
@@ -170,6 +182,8 @@ def markdown(
     machine: Machine,
     results: list[CaseResult],
     *,
+    heavier: Sequence[CaseResult] = (),
+    sections: Mapping[str, Sequence[str]] | None = None,
     idle_kib: dict[str, int],
     start_s: float | None,
     method: str,
@@ -179,7 +193,7 @@ def markdown(
     lines = ["# Benchmarks", "", "Written by `make bench`; do not edit.", ""]
     if quick:
         lines += [QUICK_MARK, ""]
-    lines += _grid(
+    lines += grid(
         ("machine", ""),
         [
             ("CPU", f"{machine.cpu}, {machine.cores} cores, shared by system under test, load generator and sink"),
@@ -192,18 +206,47 @@ def markdown(
     )
     lines += ["", "## How it is measured", "", method, ""]
     for result in results:
-        lines += [f"## {str(result.case).replace('f', 'F', 1)}", "", *_grid(HEADINGS, rows(result)), ""]
+        lines += [f"## {str(result.case).replace('f', 'F', 1)}", "", *grid(HEADINGS, rows(result)), ""]
         if said := verdict(result):
             lines += [said, ""]
+    if heavier:
+        lines += [
+            "## Heavier cases",
+            "",
+            HEAVIER,
+            "",
+            *grid(
+                ("case", "floor CPU µs", "mesh CPU µs", "ratio to floor"),
+                [
+                    (
+                        str(result.case),
+                        *(
+                            _shown(Range.of([one.cpu_us for one in result.throughputs[name]]), ".1f")
+                            for name in ("floor", "mesh")
+                        ),
+                        _shown(ratio(result, "mesh", "floor"), ".2f"),
+                    )
+                    for result in heavier
+                ],
+            ),
+            "",
+        ]
     if idle_kib:
         lines += [f"## Memory of the idle mesh ({MEMORY})", "", "Started, configured for the cases above, no event yet.", ""]
         shown = [(name, f"{kib / 1024:.0f}") for name, kib in idle_kib.items()]
-        lines += _grid(("process", "MB"), [*shown, ("all", f"{sum(idle_kib.values()) / 1024:.0f} (limit 130)")])
+        lines += grid(("process", "MB"), [*shown, ("all", f"{sum(idle_kib.values()) / 1024:.0f} (limit 130)")])
         lines.append("")
     if start_s is not None:
         lines += [f"From `eventing up` to ready: {start_s:.1f} s.", ""]
+    for section in (sections or {}).values():
+        lines += [*section, ""]
     return "\n".join(lines)
 
+
+HEAVIER = """\
+Beside the budget. *structured*: the events come in structured mode (the floor forwards them undecoded). *headers*, *unique*: the
+answers have five headers, the same ones or one that is new each time (the floor looks at none). *replies*: each answer is an event
+of 60 bytes, which the mesh sends on to a reply address, one more request per delivery (the floor drops it)."""
 
 METHOD = f"""\
 Events in binary mode, JSON data of the size given, eight request headers, over loopback, no pipelining. Load generator

@@ -91,6 +91,8 @@ class Rig:
     def _load(self, system: System, case: Case, *options: str) -> "Popen[str]":
         self.report()
         same = ("--port", str(system.port), "--path", system.path, "--fan-out", str(case.fan_out), "--size", str(case.size))
+        if case.kind == "structured":
+            options = (*options, "--structured")
         load = python(*self._ways, *same, *options, module="load")
         assert load.stdout is not None
         if load.stdout.readline() != "ready\n":

@@ -1,7 +1,7 @@
-"""`make bench`: the floor and the mesh, interleaved; prints a table and writes docs/benchmarks.md.
+"""`make bench`: the floor and the mesh, interleaved, and the other sections; prints tables and writes docs/benchmarks.md.
 
-EVENTING_BENCH_QUICK=1 does one short round in well under a minute. `--all` takes every fan-out and size. `--prove` measures
-the harness itself: the floor against its twin, and against itself slowed by a known amount.
+EVENTING_BENCH_QUICK=1 does one short round of one case, and the sections in small. `--prove` measures the harness itself: the floor
+against its twin, and against itself slowed by a known amount.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":  # so that `python tests/bench/run.py` finds its siblings under their one name
     sys.path[0] = str(ROOT)
 
+from tests.bench import stages  # noqa: E402
 from tests.bench.processes import command_line, memory_kib, peak_memory_kib  # noqa: E402
 from tests.bench.report import (  # noqa: E402
     BUDGET,
@@ -30,19 +32,32 @@ from tests.bench.report import (  # noqa: E402
     table,
     verdict,
 )
-from tests.bench.rounds import Range, Rig, latencies, throughputs  # noqa: E402
+from tests.bench.rounds import Latency, Range, Rig, latencies, throughputs  # noqa: E402
 from tests.bench.systems import Case, FloorSystem, MeshSystem, System  # noqa: E402
 
 BURN_US = 20.0
 SYSTEMS = ("floor", "lean", "mesh", UNJOURNALED)
+# Heavier than the plain case, beside the budget: design of the hot path, "heavier cases".
+HEAVIER = [
+    Case(1, 512, "structured"),
+    Case(10, 512, "structured"),
+    Case(10, 512, "headers"),
+    Case(10, 512, "unique"),
+    Case(10, 512, "replies"),
+]
+# What else `make bench` measures: title → a function that is told whether to be quick, prints what it finds as it goes, and returns
+# lines of Markdown. They run after the cases, alone on the machine.
+SECTIONS: dict[str, Callable[[bool], list[str]]] = {"stages": stages.section}
 
 
 def arguments() -> argparse.Namespace:
     quick = os.environ.get("EVENTING_BENCH_QUICK", "") not in {"", "0"}
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--all", action="store_true", help="fan-out 1, 10, 100 with 0.5 KB and 10 KB")
-    parser.add_argument("--fan-out", type=int, nargs="+", default=[1])
-    parser.add_argument("--size", type=int, nargs="+", default=[512], help="bytes of data of an event (at least 64)")
+    parser.add_argument("--fan-out", type=int, nargs="+", default=[1] if quick else [1, 10, 100])
+    parser.add_argument(
+        "--size", type=int, nargs="+", default=[512] if quick else [512, 10 << 10], help="bytes of data of an event (at least 64)"
+    )
+    parser.add_argument("--sections", nargs="*", default=list(SECTIONS), choices=SECTIONS, help="what else to measure")
     parser.add_argument("--rounds", type=int, default=1 if quick else 5)
     parser.add_argument("--seconds", type=float, default=0.8 if quick else 1.5, help="measured, per system and round")
     parser.add_argument("--warm-up", type=float, default=0.3)
@@ -53,8 +68,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "benchmarks.md")
     options = parser.parse_args()
     options.quick = quick
-    if options.all:
-        options.fan_out, options.size = [1, 10, 100], [512, 10 << 10]
     return options
 
 
@@ -75,7 +88,7 @@ def compare(options: argparse.Namespace, rig: Rig, cases: list[Case], directory:
     idle_kib: dict[str, int] = {}
     for name in options.systems:
         if name == "mesh":
-            mesh = MeshSystem(name, rig.port, directory / name, cases, options.concurrency)
+            mesh = MeshSystem(name, rig.port, directory / name, cases if options.quick else cases + HEAVIER, options.concurrency)
             stack.callback(mesh.close)
             systems.append(mesh)
             idle_kib = idle(mesh, cases)  # before there is a second mesh: pages that both use would count half
@@ -89,13 +102,23 @@ def compare(options: argparse.Namespace, rig: Rig, cases: list[Case], directory:
     for case in cases:
         results.append(measure(options, rig, systems, case))
         print(table(results[-1]), verdict(results[-1]), sep="\n", end="\n\n", flush=True)
+    heavier = []
+    if not options.quick and mesh is not None:
+        for case in HEAVIER:
+            heavier.append(measure(options, rig, [s for s in systems if s.name in {"floor", "mesh"}], case, timed=False))
+            print(table(heavier[-1]), end="\n\n", flush=True)
     for name, kib in idle_kib.items():
         print(f"idle {name}: {kib / 1024:.0f} MB")
+    start_s = mesh.start_s if mesh else None
+    stack.close()  # what follows is alone on the machine
+    sections = {title: SECTIONS[title](options.quick) for title in options.sections}
     text = markdown(
         Machine.here(ROOT, os.cpu_count() or 1, load),
         results,
+        heavier=heavier,
+        sections=sections,
         idle_kib=idle_kib,
-        start_s=mesh.start_s if mesh else None,
+        start_s=start_s,
         method=f"{METHOD}- Concurrency per subscription: {options.concurrency}; the floor's pool has 32 connections.\n",
         quick=options.quick,
     )
@@ -130,15 +153,16 @@ def role(mesh: MeshSystem, pid: int) -> str:
     return next((word for word in ("control", "supervisor", "quickstart") if word in command), "supervisor")
 
 
-def measure(options: argparse.Namespace, rig: Rig, systems: list[System], case: Case) -> CaseResult:
+def measure(options: argparse.Namespace, rig: Rig, systems: list[System], case: Case, *, timed: bool = True) -> CaseResult:
+    """Every system's rates and CPU in this case, and with `timed` latencies at half the last one's highest rate."""
     for system in systems:
         system.prepare(case)
     fast = throughputs(rig, systems, case, options.rounds, options.warm_up, options.seconds)
-    timed = [system for system in systems if system.name not in {"lean", UNJOURNALED}] or systems
-    slowest = timed[-1]
-    highest = Range.of([one.deliveries_per_s for one in fast[slowest.name]]).middle / case.fan_out
-    rate = max(1, int(highest / 2))
-    slow = latencies(rig, timed, case, rate, options.rounds, options.warm_up, options.seconds)
+    slow: dict[str, list[Latency]] = {}
+    if timed:
+        measured = [system for system in systems if system.name not in {"lean", UNJOURNALED}] or systems
+        highest = Range.of([one.deliveries_per_s for one in fast[measured[-1].name]]).middle / case.fan_out
+        slow = latencies(rig, measured, case, max(1, int(highest / 2)), options.rounds, options.warm_up, options.seconds)
     return CaseResult(case, fast, slow, {system.name: peak_memory_kib(system.pid) for system in systems})
 
 

@@ -20,6 +20,13 @@ import uvloop
 from tests.bench.board import DELIVERED, RECORDING, open_board
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+FIVE = (b"HTTP/1.1 200 OK\r\nServer: nginx/1.27\r\nContent-Type: text/plain\r\nVary: Accept-Encoding\r\nX-Request-Id: %d\r\n"
+        b"Content-Length: 0\r\n\r\n")  # fmt: skip
+REPLY = (b"HTTP/1.1 200 OK\r\nCe-Specversion: 1.0\r\nCe-Type: com.example.order.confirmed\r\nCe-Source: /confirmer\r\nCe-Id: %d\r\n"
+         b"Content-Type: application/json\r\nContent-Length: 60\r\n\r\n" + b'{"pad":"' + b"x" * 50 + b'"}')  # fmt: skip
+# What is answered to deliveries, by the first letters of their path; the number is of the answer.
+ANSWERS = {b"/headers": FIVE % 7, b"/unique-": FIVE, b"/replies": REPLY}
+TAKEN = b"/taken H"  # where replies go: they are no deliveries
 
 
 class Sink:
@@ -94,14 +101,23 @@ class Receiver(asyncio.Protocol):
             end = body + int(data[at + 16 : data.find(b"\r", at)])
             if end > len(data):
                 break
+            kind = data[start + 5 : start + 13]
+            if kind == TAKEN:
+                self.transport.write(OK)
+                start = end
+                continue
             sink.counts[data[start + 5 : data.find(b" ", start + 5)]] += 1
             if sink.board[RECORDING]:
                 sink.latencies.append(time.monotonic_ns() - int(data[body + 7 : body + 27]))
             answers += 1
             start = end
+            if kind in ANSWERS:
+                answer = ANSWERS[kind]
+                self.transport.write(answer % (sink.delivered + answers) if b"%d" in answer else answer)
         self.rest = data[start:]
         if answers:
-            self.transport.write(OK * answers)
+            if kind not in ANSWERS:
+                self.transport.write(OK * answers)
             sink.delivered += answers
             sink.news()
 

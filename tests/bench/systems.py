@@ -22,10 +22,14 @@ START_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One row of the table. `window` bounds the events on their way in the closed loop."""
+    """One row of the table. `window` bounds the events on their way in the closed loop.
+
+    `kind`: plain | structured (the events come in structured mode) | headers, unique (the answers have five headers, the same ones or
+    one that is new each time) | replies (the answers are events, which go to a reply address)."""
 
     fan_out: int
     size: int
+    kind: str = "plain"
 
     @property
     def window(self) -> int:
@@ -33,12 +37,16 @@ class Case:
 
     @property
     def path(self) -> str:
-        """Prefix of the sink's paths: one path per subscriber."""
-        return f"fan-{self.fan_out}/s"
+        """Prefix of the sink's paths: one path per subscriber. The sink tells by it what to answer."""
+        return f"{self.channel}/s"
+
+    @property
+    def channel(self) -> str:
+        return f"fan-{self.fan_out}" if self.kind in {"plain", "structured"} else f"{self.kind}-{self.fan_out}"
 
     def __str__(self) -> str:
         size = f"{self.size / 1024:g} KB"
-        return f"fan-out {self.fan_out}, {size}"
+        return f"fan-out {self.fan_out}, {size}" + (f", {self.kind}" if self.kind != "plain" else "")
 
 
 class System(Protocol):
@@ -119,8 +127,8 @@ class MeshSystem:
         directory.mkdir(exist_ok=True)
         self._log = (directory / "mesh.log").open("w+")
         manifest = directory / "bench.yaml"
-        fan_outs = sorted({case.fan_out for case in cases})
-        manifest.write_text("---\n".join(_manifests(fan_out, sink, concurrency) for fan_out in fan_outs))
+        channels = {case.channel: case for case in cases}
+        manifest.write_text("---\n".join(_manifests(case, sink, concurrency) for case in channels.values()))
         data = directory / "data"
         command = [sys.executable, "-m", "eventing", "up", "--data-dir", str(data), "-f", str(manifest), *options]
         for port in ("--api-port", "--ingress-port", "--metrics-port"):
@@ -159,7 +167,7 @@ class MeshSystem:
 
     def prepare(self, case: Case) -> None:
         """Wait until a probe reaches every subscriber of the case's channel."""
-        self.path = f"/default/fan-{case.fan_out}"
+        self.path = f"/default/{case.channel}"
         begin = time.monotonic()
         while True:
             _sink_report(self._sink)
@@ -199,8 +207,9 @@ def _sink_report(port: int) -> dict[str, dict[str, int]]:
         return found
 
 
-def _manifests(fan_out: int, sink: int, concurrency: int) -> str:
-    name = f"fan-{fan_out}"
+def _manifests(case: Case, sink: int, concurrency: int) -> str:
+    name = case.channel
+    reply = f'  reply: {{uri: "http://127.0.0.1:{sink}/taken"}}\n' if case.kind == "replies" else ""
     channel = f"apiVersion: messaging.knative.dev/v1\nkind: Channel\nmetadata: {{name: {name}, namespace: default}}\n"
     return channel + "".join(
         f"""---
@@ -213,6 +222,6 @@ metadata:
 spec:
   channel: {{apiVersion: messaging.knative.dev/v1, kind: Channel, name: {name}}}
   subscriber: {{uri: "http://127.0.0.1:{sink}/{name}/s{number}"}}
-"""
-        for number in range(fan_out)
+{reply}"""
+        for number in range(case.fan_out)
     )

@@ -30,6 +30,19 @@ def test_every_event_is_accounted_for_at_a_floor(tmp_path: Path, options: tuple[
     assert 0 < slow.p50 <= slow.p99 < 1000
 
 
+@pytest.mark.parametrize("kind", ["structured", "headers", "unique", "replies"])
+def test_heavier_cases_are_accounted_for_too(tmp_path: Path, kind: str) -> None:
+    rig = Rig(tmp_path)
+    case = Case(2, 512, kind)
+    floor = FloorSystem("floor", rig.port)
+    try:
+        floor.prepare(case)
+        assert rig.throughput(floor, case, 0.05, 0.1).deliveries_per_s > 0
+    finally:
+        floor.close()
+        rig.close()
+
+
 def test_a_system_that_loses_events_has_no_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rig = Rig(tmp_path)
     floor = FloorSystem("floor", rig.port)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -209,3 +210,22 @@ def test_completion_is_silent_without_a_mesh_and_does_not_wait_for_a_hanging_one
         begun = time.monotonic()
         assert completed("eventing get chan", tmp_path) == []
         assert time.monotonic() - begun < 10
+
+
+def test_describe_tells_the_delivery_in_force_and_who_said_so(eventing: Eventing) -> None:
+    channel = CHANNEL + "spec: {delivery: {retry: 9, deadLetterSink: {uri: 'http://localhost:1/dead'}}}\n"
+    applied(eventing, f"{channel}---\n{subscription('http://localhost:1/')}  delivery: {{timeout: PT5S}}\n")
+
+    lines = eventing("describe", "subscription", "printer").partition("Delivery in force:\n")[2].splitlines()
+    rows = [re.split(r"\s{2,}", line.strip()) for line in lines[:8]]
+    assert rows == [
+        ["WHAT", "VALUE", "FROM", "FIELD"],
+        ["retries after the first attempt", "5", "default", "delivery.retry"],
+        ["time for one attempt", "5 s", "subscription", "delivery.timeout"],
+        ["wait between attempts", "exponential: 0.5, 1, 2, 4, 8 s, each up to 20% longer", "default",
+         "delivery.backoffPolicy, delivery.backoffDelay"],
+        ["Retry-After on 429 and 503", "honoured up to 5 min", "default", "delivery.retryAfterMax"],
+        ["after the last attempt", "to http://localhost:1/dead", "channel", "delivery.deadLetterSink"],
+        ["content mode", "as it came", "default", "delivery.format"],
+        ["attempts at the same time", "10, in no order", "default", "eventing-mesh.dev/concurrency"],
+    ]  # fmt: skip

@@ -112,3 +112,23 @@ def test_it_shows_what_it_is_and_not_its_data() -> None:
     shown = repr(Event(dict(VALID), b"secret"))
     assert re.search(r"id='1'", shown)
     assert "secret" not in shown
+
+
+VALUES = st.sampled_from(
+    ["1.0", "0.3", "", "/s", "t", "a b", "text/plain", "nonsense", "2026-01-01T00:00:00Z", "x\x00", "é", "%zz"]
+)
+NAMES = st.sampled_from(
+    ["specversion", "id", "source", "type", "time", "subject", "datacontenttype", "dataschema", "myext", "My-ext"]
+)
+
+
+@given(st.lists(st.dictionaries(NAMES, VALUES), min_size=1, max_size=8))
+def test_what_was_valid_before_makes_nothing_valid_that_is_not(events: list[dict[str, str]]) -> None:
+    valid = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}
+    for attributes in [valid | event for event in events] + events + [valid]:
+        try:
+            check_attributes(attributes)
+        except InvalidEventError as error:
+            assert list(error.faults) == attribute_faults(attributes) != []
+        else:
+            assert attribute_faults(attributes) == []

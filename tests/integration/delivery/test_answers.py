@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,6 @@ from tests.support.virtual_plane import run
         ("cut in its head", Answer.cut(20), "ConnectionLost"),
         ("cut in its body", Answer.cut(200), "ConnectionLost"),
         ("no HTTP", Answer.garbage(), "ProtocolError"),
-        ("another protocol", Answer(101, (("upgrade", "x"), ("connection", "upgrade"))), "ProtocolError"),
         ("only 1xx", Answer(raw=b"HTTP/1.1 103 Early Hints\r\n\r\n", close=True), "ConnectionLost"),
         ("endless 1xx", Answer(raw=b"HTTP/1.1 103 Early Hints\r\n\r\n" * 10_000, silent_after=10**9), "HeadersTooLarge"),
         ("endless trailers", Answer(raw=b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nx: " + b"y" * 10**6,
@@ -80,6 +80,42 @@ def test_odd_answers_that_are_success(name: str, answer: Answer) -> None:
         assert sink.at("/reply") == []
 
     run(test, client_limits=ClientLimits(body_bytes=1000))
+
+
+def test_to_switch_protocols_is_final() -> None:
+    """1xx is no success and not to be retried (data-plane contract, the table of answers)."""
+
+    async def test(mesh: DataPlaneRig, sink: Sink) -> None:
+        mesh.channel("orders", subscriber("s", sink.url + "/", dead_letter=sink.url + "/dead"))
+        sink.script("/", Answer(101, (("upgrade", "x"), ("connection", "upgrade"))))
+        assert await mesh.ended(await mesh.accepted(make_event())) == ("dead-lettered", "NotRetriable")
+        assert len(sink.at("/")) == 1
+        assert sink.at("/dead")[0].attributes["knativeerrorcode"] == "101"
+
+    run(test)
+
+
+def test_the_time_of_an_attempt_includes_the_time_to_connect() -> None:
+    """F11: a host that drops what is sent to it."""
+
+    async def test(mesh: DataPlaneRig, sink: Sink) -> None:
+        dropping = subscriber(
+            "s", "http://192.0.2.1/", retry=1, timeout="PT2S", backoff_delay="PT0S", dead_letter=sink.url + "/dead"
+        )
+        mesh.channel("orders", dropping)
+        began = mesh.clock()
+        receipt = await mesh.accepted(make_event())
+        assert await mesh.ended(receipt, within=100, step=0.05) == ("dead-lettered", "Exhausted")
+        assert mesh.clock() - began == pytest.approx(4, abs=0.5)
+        attempts = (await mesh.deliveries(receipt))["s"]["attempts"]
+        assert [attempt["error"].partition(":")[0] for attempt in attempts] == ["ConnectTimeout", "ConnectTimeout", ""]
+
+    async def hanging(origin: Any, factory: Any) -> None:
+        if origin.host == "192.0.2.1":
+            await asyncio.sleep(1000)
+        await asyncio.get_running_loop().create_connection(factory, origin.host, origin.port)
+
+    run(test, connector=hanging)
 
 
 def test_a_refusal_with_an_endless_body_is_still_that_refusal() -> None:

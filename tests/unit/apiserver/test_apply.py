@@ -108,7 +108,9 @@ async def test_an_apply_is_checked_like_any_write(api: Client) -> None:
     )
     assert (code, body["reason"]) == (400, "BadRequest")
     code, body = await api.ask("PATCH", f"{SHAPES}/a", shape("a"), content_type="application/apply-patch+yaml")
-    assert (code, "fieldManager" in body["message"]) == (400, True)
+    assert (code, "fieldManager" in body["message"]) == (422, True)
+    code, body = await api.ask("PATCH", f"{SHAPES}/a", {}, content_type="application/merge-patch+json", force="true")
+    assert (code, "may not be specified for non-apply patch" in body["message"]) == (422, True)
     code, _ = await api.apply(f"{SHAPES}/b", shape("a"), "ann")
     assert code == 400
 

@@ -20,6 +20,7 @@ from eventing.apiserver.merge import merge_patch, strategic_merge
 from eventing.apiserver.protobuf import decode_protobuf
 from eventing.apiserver.requests import decode_yaml, parse_view
 from eventing.apiserver.schema import Findings, Node
+from eventing.apiserver.store import Frames
 from eventing.apiserver.values import value_checks
 from eventing.errors import ApiError
 
@@ -250,3 +251,15 @@ def test_the_kubeconfig_has_everything_in_it_and_is_private(tmp_path: Path) -> N
 def test_double_is_skipped() -> None:
     body = envelope(b"v1", b"ConfigMap", bytes([9 << 3 | 1]) + struct.pack("<d", 1.0) + field(1, field(1, b"c")))
     assert decode_protobuf(body)["metadata"] == {"name": "c"}
+
+
+def test_frames_are_bounded_by_their_size_and_the_latest_stays() -> None:
+    frames = Frames()
+    for number in range(100):
+        frames.put(number, b"x" * 10_000)
+    assert frames.get(99) is not None
+    assert frames.get(0) is None
+    assert sum(frames.get(number) is not None for number in range(100)) <= 26
+    frames.put("large", b"x" * 1_000_000)
+    assert frames.get("large") is not None
+    assert frames.get(99) is None

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from eventing.apiserver import store as store_module
 from eventing.apiserver.columns import human_duration
 from tests.unit.apiserver.client import SHAPES, Client, shape
 
@@ -64,18 +65,62 @@ async def test_field_selectors_and_those_that_are_not_known(api: Client) -> None
         assert (code, body["reason"]) == (400, "BadRequest"), params
 
 
-async def test_pages_come_one_after_the_other(api: Client) -> None:
+async def test_pages_show_what_there_was_at_the_first(api: Client) -> None:
     await fill(api)
     first = await api.get(SHAPES, limit="2")
     assert names(first) == ["s0", "s1"]
     assert first["metadata"]["remainingItemCount"] == 3
     await api.ask("DELETE", f"{SHAPES}/s2")
+    await api.create(SHAPES, shape("s30"))
+    await api.patch(f"{SHAPES}/s4", {"spec": {"color": "green"}})
     second = await api.get(SHAPES, limit="2", **{"continue": first["metadata"]["continue"]})
-    assert names(second) == ["s3", "s4"]
-    assert second["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"], "a watch from it tells the deletion"
-    assert "continue" not in second["metadata"]
+    assert names(second) == ["s2", "s3"]
+    third = await api.get(SHAPES, **{"continue": second["metadata"]["continue"]})
+    assert [obj["spec"]["color"] for obj in third["items"]] == ["blue"]
+    assert third["metadata"] == {"resourceVersion": first["metadata"]["resourceVersion"]}
+    assert names(await api.get(SHAPES)) == ["s0", "s1", "s3", "s30", "s4"]
     code, body = await api.ask("GET", SHAPES, **{"continue": "nonsense"})
     assert (code, body["reason"]) == (400, "BadRequest")
+
+
+async def test_a_page_whose_beginning_the_log_has_lost_is_410(api: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "_LOG_EVENTS", 3)
+    await fill(api)
+    first = await api.get(SHAPES, limit="2")
+    for index in range(5):
+        await api.patch(f"{SHAPES}/s4", {"spec": {"free": {"i": index}}})
+    code, body = await api.ask("GET", SHAPES, **{"continue": first["metadata"]["continue"]})
+    assert (code, body["reason"]) == (410, "Expired")
+
+
+async def test_which_version_a_list_shows(api: Client) -> None:
+    await fill(api, 2)
+    version = (await api.get(SHAPES))["metadata"]["resourceVersion"]
+    await api.create(SHAPES, shape("s2"))
+    for params, expected in (
+        ({}, 3),
+        ({"resourceVersion": "0"}, 3),
+        ({"resourceVersion": version}, 3),
+        ({"resourceVersion": version, "resourceVersionMatch": "NotOlderThan"}, 3),
+        ({"resourceVersion": version, "resourceVersionMatch": "Exact"}, 2),
+    ):
+        assert len((await api.get(SHAPES, **params))["items"]) == expected, params
+    code, body = await api.ask("GET", SHAPES, resourceVersion="999999")
+    assert (code, body["reason"]) == (504, "Timeout")
+    assert body["details"]["causes"] == [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
+    assert (await api.ask("GET", f"{SHAPES}/s0", resourceVersion="999999"))[0] == 504
+    page = (await api.get(SHAPES, limit="1"))["metadata"]["continue"]
+    for params, code in (
+        ({"resourceVersion": "x"}, 400),
+        ({"resourceVersion": "-1"}, 400),
+        ({"resourceVersion": version, "continue": page}, 400),
+        ({"resourceVersionMatch": "Exact"}, 422),
+        ({"resourceVersionMatch": "Exact", "resourceVersion": "0"}, 422),
+        ({"resourceVersionMatch": "Newest", "resourceVersion": version}, 422),
+        ({"resourceVersionMatch": "Exact", "resourceVersion": version, "continue": page}, 422),
+        ({"sendInitialEvents": "true"}, 422),
+    ):
+        assert (await api.ask("GET", SHAPES, **params))[0] == code, params
 
 
 async def test_tables_have_the_kinds_columns(api: Client) -> None:

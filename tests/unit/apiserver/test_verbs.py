@@ -89,6 +89,21 @@ async def test_unknown_fields_are_pruned_and_told_as_the_client_wants(api: Clien
     assert "Warning" not in response.headers
 
 
+async def test_fields_that_are_given_twice_are_told(api: Client) -> None:
+    body = b'{"apiVersion":"shapes.example.com/v1","kind":"Shape","metadata":{"name":"a"},"spec":{"color":"red","color":"blue","points":[{"name":"p","x":1,"x":2}]}}'
+    code, answer = await api.ask("POST", SHAPES, body, fieldValidation="Strict")
+    assert (code, answer["reason"]) == (400, "BadRequest")
+    assert 'strict decoding error: duplicate field "spec.color", duplicate field "spec.points[0].x"' in answer["message"]
+    code, answer, response = await api.ask_all("POST", SHAPES, body)
+    assert (code, answer["spec"]["color"]) == (201, "blue")
+    assert response.headers.getall("Warning")[0] == r'299 - "duplicate field \"spec.color\""'
+    patch = b'{"spec":{"color":"red","color":"green"}}'
+    code, answer = await api.ask(
+        "PATCH", f"{SHAPES}/a", patch, content_type="application/merge-patch+json", fieldValidation="Strict"
+    )
+    assert (code, 'duplicate field "spec.color"' in answer["message"]) == (400, True)
+
+
 async def test_only_one_of_a_name(api: Client) -> None:
     await api.create(SHAPES, shape("a"))
     code, body = await api.ask("POST", SHAPES, shape("a"))
@@ -100,6 +115,8 @@ async def test_generated_names_differ(api: Client) -> None:
     names = {obj["metadata"]["name"] for obj in made}
     assert len(names) == 3
     assert all(name.startswith("gen-") and len(name) == 9 for name in names)
+    long = await api.create(SHAPES, shape("") | {"metadata": {"generateName": "g" * 200}})
+    assert len(long["metadata"]["name"]) == 63
 
 
 async def test_generation_counts_changes_of_the_spec_only(api: Client) -> None:

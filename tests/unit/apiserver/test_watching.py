@@ -73,8 +73,13 @@ async def test_watch_list_ends_its_beginning_with_a_bookmark(api: Client) -> Non
     async with api.watch(SHAPES, resourceVersion=version) as watch:
         await api.create(SHAPES, shape("b"))
         assert await watch.take(1) == [("ADDED", "b")]
-    code, body = await api.ask("GET", SHAPES, watch="true", sendInitialEvents="true")
-    assert (code, body["reason"]) == (400, "BadRequest")
+    for wrong in (
+        {"sendInitialEvents": "true"},
+        {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"},
+        {"resourceVersion": version, "resourceVersionMatch": "NotOlderThan"},
+    ):
+        code, body = await api.ask("GET", SHAPES, watch="true", **wrong)
+        assert (code, body["reason"]) == (422, "Invalid"), "clients list instead when they are told so"
 
 
 async def test_what_the_log_has_lost_is_410(api: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +123,16 @@ async def test_a_watcher_that_takes_nothing_is_cut_off(api: Client, monkeypatch:
 
 async def test_a_watch_ends_at_its_time(api: Client) -> None:
     async with api.watch(SHAPES, timeoutSeconds="1") as watch:
+        assert await watch.next() is None
+
+
+async def test_a_watch_with_bookmarks_ends_with_one(api: Client) -> None:
+    async with api.watch(SHAPES, timeoutSeconds="1", allowWatchBookmarks="true", labelSelector="a=b") as watch:
+        made = await api.create(SHAPES, shape("a"))
+        event = await watch.next()
+        assert event
+        assert (event["type"], event["object"]["kind"]) == ("BOOKMARK", "Shape")
+        assert event["object"]["metadata"] == {"resourceVersion": made["metadata"]["resourceVersion"]}
         assert await watch.next() is None
 
 

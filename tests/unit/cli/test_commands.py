@@ -254,6 +254,16 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["nonsense"]) == 2
 
 
+@pytest.mark.parametrize("option", ["--allow-range", "--deny-range"])
+@pytest.mark.parametrize("value", ["10.0.0.1/8", "example.com", ""])
+def test_a_range_that_is_none_is_named_before_anything_starts(
+    option: str, value: str, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["up", option, value]) == 2
+    assert option in capsys.readouterr().err
+    assert not (data_dir / "lock").exists()
+
+
 def test_a_bad_manifest_is_named_before_anything_starts(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = data_dir / "bad.yaml"
     file.write_text("apiVersion: v1\nmetadata: {name: x}\n")

@@ -119,7 +119,7 @@ class FakeApi(KubeClient):
         new = merged(old, body)
         if subresource == "status":
             new = {**old, "status": new.get("status")}
-        return await self.write("patch", kind, new, user=CONTROLLER_USER)
+        return await self.write("patch", kind, new, user=CONTROLLER_USER, admitted=subresource != "status")
 
     async def delete(self, kind: Kind, namespace: str | None, name: str, *, uid: str | None = None) -> None:
         old = copy.deepcopy(await self.get(kind, namespace, name))
@@ -134,7 +134,7 @@ class FakeApi(KubeClient):
                 return kind
         raise ObjectNotFoundError(404, "NotFound", f"no kind {kind_name}")
 
-    async def write(self, verb: str, kind: Kind, obj: Object, *, user: str = "kubernetes-admin") -> Object:
+    async def write(self, verb: str, kind: Kind, obj: Object, *, user: str = "kubernetes-admin", admitted: bool = True) -> Object:
         await asyncio.sleep(0)
         obj = copy.deepcopy(obj)
         self.refuse(verb, kind, obj)
@@ -145,8 +145,9 @@ class FakeApi(KubeClient):
             raise ObjectExistsError(409, "AlreadyExists", "exists")
         admission = Admission(user, "CREATE" if old is None else "UPDATE")
         obj |= {"apiVersion": kind.api_version, "kind": kind.kind}
-        kind.default(obj, admission)
-        kind.validate(obj, old, admission)
+        if admitted:
+            kind.default(obj, admission)
+            kind.validate(obj, old, admission)
         if old is None:
             number = next(self.version)
             metadata |= {"uid": f"uid-{number}", "generation": 1}

@@ -1,12 +1,14 @@
 """The controllers as a whole: what users see after what they do."""
 
 import copy
+import dataclasses
 from typing import Any
 
 import pytest
 
 from eventing.channels import Provisioned
 from eventing.errors import ApiError, EventingError
+from eventing.resources.conditions import condition_of
 from eventing.resources.kinds import Kind, Object
 
 
@@ -78,6 +80,20 @@ async def test_many_subscriptions_come_in_few_writes_and_an_idle_mesh_writes_not
     assert mesh.api.writes == {}
 
 
+async def test_what_becomes_ready_at_once_is_written_once(mesh: Any) -> None:
+    """Steps on the way that nobody could read anyway are not written; tests of what lasts see that those are."""
+    mesh.start()
+    await mesh.channel()
+    await mesh.subscription()
+    await mesh.until_ready("subscriptions", "sub")
+    await mesh.until_ready("channels", "orders")
+    await mesh.until_still()
+    writes = mesh.api.writes
+    assert writes["patch", "subscriptions"] == 1
+    assert writes["patch", "channels"] <= 2  # it may be ready before the Subscription is there
+    assert writes["patch", "inmemorychannels"] <= 3
+
+
 async def test_ready_waits_for_every_data_plane_process(mesh: Any) -> None:
     plane = mesh.start()
     await mesh.channel()
@@ -88,7 +104,14 @@ async def test_ready_waits_for_every_data_plane_process(mesh: Any) -> None:
         lambda: mesh.ready("subscriptions", "sub", "ChannelReady")[1] == "SubscriptionNotMarkedReadyByChannel",
         lambda: [s["ready"] for s in status(mesh, "inmemorychannels", "orders").get("subscribers", [])] == ["Unknown"],
     )
+    await mesh.until(lambda: mesh.ready("subscriptions", "sub", "AddedToChannel")[0] == "True")
     assert mesh.ready("subscriptions", "sub")[0] == "Unknown"
+    await mesh.until(
+        lambda: (
+            (condition_of(mesh.find("subscriptions", "sub"), "ChannelReady") or {}).get("message")
+            == "Subscription marked by Channel as Unknown: not applied by the data plane yet"
+        )
+    )
     plane.applying.set()
     await mesh.until_ready("subscriptions", "sub")
     # A second process that has applied nothing yet: not every event is due from now on.
@@ -337,3 +360,32 @@ async def test_simultaneous_creation_in_any_order(mesh: Any, number: int) -> Non
     for maker in makers[number:] + makers[:number]:
         await maker()
     await mesh.until_ready("subscriptions", "a", "b")
+
+
+@pytest.mark.parametrize(
+    ("plural", "spec", "text"),
+    [
+        ("channels", {}, "missing field(s): spec.channelTemplate"),
+        ("subscriptions", {"channel": {"kind": "Channel"}}, "missing field(s): spec.channel.apiVersion, spec.channel.name"),
+        ("inmemorychannels", {"delivery": {"deadLetterSink": {"ref": {}}}}, "missing field(s): spec.delivery.deadLetterSink.ref"),
+    ],
+)
+async def test_an_object_that_passed_no_admission_is_told_what_is_wrong(mesh: Any, plural: str, spec: Object, text: str) -> None:
+    """As on a cluster whose API server does not ask our admission."""
+    kind = mesh.api.kinds[plural]
+    mesh.api.kinds[plural] = dataclasses.replace(kind, default=lambda *_: None, validate=lambda *_: None)
+    mesh.start()
+    await mesh.apply(plural, "odd", spec=spec)
+    await mesh.until(lambda: mesh.ready(plural, "odd") == ("False", "Invalid"))
+    assert text in (condition_of(mesh.find(plural, "odd")) or {})["message"]
+    template = {"apiVersion": "messaging.knative.dev/v1", "kind": "InMemoryChannel"}
+    reference = {"apiVersion": "messaging.knative.dev/v1", "kind": "Channel", "name": "orders"}
+    mended = {
+        "channels": {"channelTemplate": template},
+        "subscriptions": {"channel": reference, "subscriber": {"uri": "http://x"}},
+        "inmemorychannels": {"delivery": {"deadLetterSink": {"ref": None, "uri": "http://x"}}},
+    }
+    await mesh.apply(plural, "odd", spec=mended[plural])
+    mesh.api.kinds[plural] = kind
+    await mesh.channel()
+    await mesh.until_ready(plural, "odd")

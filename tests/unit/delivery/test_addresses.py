@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from eventing.bindings.http import HeaderNames
-from eventing.delivery.addresses import AddressGuard, Resolve, connect
+from eventing.delivery.addresses import AddressGuard, Resolve, address_guard, connect
 from eventing.delivery.connections import target, unreachable
 from eventing.delivery.resolver import Resolver
 from eventing.wire.client import Connection, Origin
@@ -63,6 +63,34 @@ def test_allow_beats_deny() -> None:
     guard.check("169.254.169.254")
     with pytest.raises(PermissionError):
         guard.check("169.254.169.253")
+
+
+def test_ranges_of_the_user_come_to_those_of_the_house() -> None:
+    guard = address_guard(["169.254.169.254", "10.1.0.0/16"], ["10.0.0.0/8", "2001:db8::/32"])
+    for allowed in ("169.254.169.254", "10.1.2.3", "::ffff:10.1.2.3", "192.168.0.1"):
+        guard.check(allowed)
+    for denied in ("169.254.169.253", "10.2.0.1", "2001:db8::1", "64:ff9b::a02:1"):
+        with pytest.raises(PermissionError):
+            guard.check(denied)
+
+
+async def test_an_address_that_drops_everything_does_not_use_up_the_time_of_the_next() -> None:
+    """F20: a name with many addresses. The test stands in for the loop: what drops packets cannot be had on every machine."""
+    loop = asyncio.get_running_loop()
+    tried: list[str] = []
+
+    async def create_connection(_factory: object, host: str, _port: int, **_options: object) -> None:
+        tried.append(host)
+        if host == "192.0.2.1":
+            await asyncio.sleep(60)
+
+    began = loop.time()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "create_connection", create_connection)
+        patch.setattr("eventing.delivery.addresses.NEXT_ADDRESS_S", 0.05)
+        await connect(Origin("http", "x", 1), factory, guard=AddressGuard(), resolve=answers("192.0.2.1", "192.0.2.2"))
+    assert tried == ["192.0.2.1", "192.0.2.2"]
+    assert loop.time() - began < 30
 
 
 def answers(*addresses: str) -> Resolve:

@@ -1,12 +1,21 @@
 """The client against a small server that speaks just enough of the protocol, over real HTTP."""
 
 import contextlib
+import dataclasses
+import ipaddress
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from eventing.errors import (
     ApiError,
@@ -188,3 +197,86 @@ async def test_kind_of_asks_discovery_once(serve: Serve) -> None:
     with pytest.raises(ObjectNotFoundError):
         await client.kind_of("v1", "Other")
     assert asked == ["/apis/example.com/v1", "/api/v1"]
+
+
+async def test_a_token_that_cannot_be_read_is_tried_again(serve: Serve, tmp_path: Path) -> None:
+    seen = []
+
+    async def handler(request: web.BaseRequest) -> web.Response:
+        seen.append(request.headers["Authorization"])
+        return web.json_response({})
+
+    url = (await serve(handler))._cluster.server
+    client = KubeClient(Cluster(url, token_file=tmp_path / "token"), user_agent="test/1")
+    try:
+        with pytest.raises(ApiUnavailableError, match="cannot read"):
+            await client.get(THING, "ns", "a")
+        (tmp_path / "token").write_text("renewed\n")
+        await client.get(THING, "ns", "a")
+    finally:
+        await client.aclose()
+    assert seen == ["Bearer renewed"]
+
+
+def issued(
+    name: str, usage: x509.ObjectIdentifier, by: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    issuer, signer = (by[0].subject, by[1]) if by else (subject, key)
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=by is None, path_length=None), critical=True)
+    )
+    if by:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        addresses = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        builder = builder.add_extension(x509.SubjectAlternativeName(addresses), critical=False)
+    return builder.sign(signer, hashes.SHA256()), key
+
+
+def pem(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> tuple[str, str]:
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return certificate.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
+
+
+async def test_a_client_certificate_is_shown_and_the_server_must_be_of_its_authority(tmp_path: Path) -> None:
+    authority = issued("authority", ExtendedKeyUsageOID.SERVER_AUTH, None)
+    ca_data, _ = pem(*authority)
+    (tmp_path / "ca.crt").write_text(ca_data)
+    for name, text in zip(
+        ("server.crt", "server.key"), pem(*issued("s", ExtendedKeyUsageOID.SERVER_AUTH, authority)), strict=True
+    ):
+        (tmp_path / name).write_text(text)
+    certificate, key = pem(*issued("somebody", ExtendedKeyUsageOID.CLIENT_AUTH, authority))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tmp_path / "ca.crt"))
+    context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    async def handler(request: web.BaseRequest) -> web.Response:
+        assert request.transport is not None
+        shown = request.transport.get_extra_info("peercert")
+        return web.json_response({"subject": dict(part[0] for part in shown["subject"])})
+
+    runner = web.ServerRunner(web.Server(handler))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    url = f"https://127.0.0.1:{runner.addresses[0][1]}"
+    with_certificate = Cluster(url, ca_data=ca_data, client_certificate_data=certificate, client_key_data=key)
+    known, nobody, mistrusting = (
+        KubeClient(cluster, user_agent="test/1")
+        for cluster in (with_certificate, Cluster(url, ca_data=ca_data), dataclasses.replace(with_certificate, ca_data=None))
+    )
+    try:
+        assert (await known.get(THING, "ns", "a"))["subject"] == {"commonName": "somebody"}
+        assert "PRIVATE" not in repr(with_certificate)
+        for client in (nobody, mistrusting):
+            with pytest.raises(ApiUnavailableError):
+                await client.get(THING, "ns", "a")
+    finally:
+        for client in (known, nobody, mistrusting):
+            await client.aclose()
+        await runner.cleanup()

@@ -88,7 +88,7 @@ class TestChannel:
         old = channel(channelTemplate=template, delivery={"retry": 1})
         new = channel(channelTemplate=template, delivery={"retry": 2})
         assert refusal(CHANNEL, new, old, UPDATE) == (
-            'Immutable fields changed (-old +new): spec\n{v1.ChannelSpec}.Delivery.Retry:\n\t-: "1"\n\t+: "2"\n'
+            'Immutable fields changed (-old +new): spec\n*{v1.ChannelSpec}.ChannelableSpec.Delivery.Retry:\n\t-: "1"\n\t+: "2"\n'
         )
         CHANNEL.validate(copy.deepcopy(old), old, UPDATE)
 
@@ -133,10 +133,6 @@ class TestSubscription:
                 ),
             ),
             (
-                {"subscriber": {"ref": {"name": "a", "apiVersion": "v1", "kind": "K", "namespace": "b"}}},
-                'mismatched namespaces: spec.subscriber.ref.namespace\nparent namespace: "shop" does not match ref: "b"',
-            ),
-            (
                 {"delivery": {"backoffDelay": "garbage"}},
                 "invalid value: garbage: spec.delivery.backoffDelay",
             ),
@@ -161,6 +157,12 @@ class TestSubscription:
             "missing field(s): spec.subscriber\nthe Subscription must reference a subscriber"
         )
 
+    def test_what_it_refers_to_may_be_in_another_namespace(self) -> None:
+        ref = {"apiVersion": "v1", "kind": "Service", "name": "s", "namespace": "other"}
+        obj = subscription(subscriber={"ref": ref}, reply={"ref": ref}, delivery={"deadLetterSink": {"ref": ref}})
+        SUBSCRIPTION.default(obj, CREATE)
+        SUBSCRIPTION.validate(obj, None, CREATE)
+
     def test_retry_after_max_needs_no_flag(self) -> None:
         SUBSCRIPTION.validate(subscription(delivery={"retryAfterMax": "PT0S", "retry": 0}), None, CREATE)
 
@@ -184,10 +186,7 @@ class TestBackingChannel:
     def test_annotations_are_defaulted_and_checked(self) -> None:
         obj = channel()
         IMC.default(obj, CREATE)
-        assert obj["metadata"]["annotations"] == {
-            "messaging.knative.dev/subscribable": "v1",
-            "eventing.knative.dev/scope": "cluster",
-        }
+        assert obj["metadata"]["annotations"] == {"messaging.knative.dev/subscribable": "v1"}
         IMC.validate(obj, None, CREATE)
         obj["metadata"]["annotations"]["eventing.knative.dev/scope"] = "galaxy"
         assert refusal(IMC, obj) == (

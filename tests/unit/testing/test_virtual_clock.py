@@ -106,3 +106,13 @@ def test_the_calendar_jumps_without_monotonic_time(virtual_clock: VirtualClock) 
 def test_monotonic_time_does_not_go_back(virtual_clock: VirtualClock) -> None:
     with pytest.raises(ValueError, match="jump_wall"):
         virtual_clock.advance(-1)
+
+
+def test_who_is_called_a_fraction_of_a_nanosecond_early_can_wait_for_the_rest(virtual_clock: VirtualClock) -> None:
+    async def main() -> None:
+        due = virtual_clock() + 0.1 + 3e-10
+        async with asyncio.timeout(1):
+            while virtual_clock() < due:
+                await asyncio.sleep(due - virtual_clock())
+
+    virtual_clock.run(main())

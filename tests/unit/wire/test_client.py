@@ -21,16 +21,20 @@ REQUEST = b"POST / HTTP/1.1\r\n", b"content-length: 1\r\n\r\n", b"x"
 class Asker:
     """Waits at a pool, sends one request, and notes what became of it."""
 
-    def __init__(self, name: str = "", *, under_way: int = 0, starving: bool = False) -> None:
+    def __init__(self, name: str = "", *, under_way: int = 0, starving: bool = False, patience_s: float = 1e9) -> None:
         self.name = name
         self.under_way = under_way
         self._starving = starving
+        self._patience_s = patience_s
         self.got: Connection | None = None
         self.answers: list[tuple[int, list[tuple[bytes, bytes]], bytes]] = []
         self.failures: list[ResponseFailure] = []
 
     def starving(self, now: float) -> bool:
         return self._starving
+
+    def overdue(self, now: float) -> bool:
+        return now > self._patience_s
 
     def connected(self, connection: Connection) -> None:
         self.got = connection
@@ -387,6 +391,40 @@ async def test_who_has_gone_elsewhere_is_offered_nothing() -> None:
     await network.settle()
     assert gone.got is None
     assert there.got is not None
+
+
+async def test_nobody_waits_longer_for_a_connection_than_an_attempt_may_take() -> None:
+    network = Network(automatic=False)
+    hasty, patient = Asker(patience_s=1.0), Asker(patience_s=9.0)
+    network.pool.wait(hasty)
+    network.pool.wait(patient)
+    network.pool.sweep(0.5)
+    assert hasty.failures == []
+    network.pool.sweep(1.5)
+    assert [failure.kind for failure in hasty.failures] == ["ConnectTimeout"]
+    network.gate.set()
+    await network.settle()
+    assert hasty.got is None
+    assert patient.got is not None
+
+
+async def test_a_request_to_be_sent_again_keeps_the_deadline_that_it_had() -> None:
+    network = Network(limit=1)
+    asker = Asker()
+    network.pool.wait(asker)
+    await network.settle()
+    connection = asker.got
+    assert connection is not None
+    connection.send(asker, *REQUEST, 5.0)
+    connection.data_received(OK)
+    assert network.pool.take() is connection
+    network.gate.clear()
+    connection.send(asker, *REQUEST, 5.0)
+    connection.connection_lost(None)
+    network.pool.sweep(4.0)
+    assert asker.failures == []
+    network.pool.sweep(6.0)
+    assert [failure.kind for failure in asker.failures] == ["Timeout"]
 
 
 async def test_a_closed_pool_lets_nobody_wait() -> None:

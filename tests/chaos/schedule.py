@@ -105,7 +105,8 @@ def check(
     ledger = Ledger()
     counted: Counter[str] = Counter()
     for receipt, event_id in receipts.items():
-        (acceptance,) = journal.acceptances(0, journal.accepted_events, receipt=receipt, event_id="")
+        acceptance = journal.find(receipt)
+        assert acceptance is not None
         due = [entry.uid for number in acceptance.due if (entry := journal.entry(number)) is not None]
         ledger.send(event_id, due)
         ledger.acknowledge(event_id)

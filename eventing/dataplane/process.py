@@ -23,20 +23,25 @@ from eventing.dataplane.report import Reporter
 from eventing.dataplane.table import ChannelTable, channel_key
 from eventing.delivery.addresses import AddressGuard
 from eventing.delivery.connections import Connections
+from eventing.delivery.spans import AttemptSpans
 from eventing.delivery.worker import Engine
 from eventing.ingress.receiver import Receiver
 from eventing.ingress.routes import Routes
+from eventing.ingress.traced import TracedReceiver
 from eventing.journal import Journal
 from eventing.journal.failures import FailureLog
 from eventing.kube import Cache, Change, KubeClient
 from eventing.observe.exposition import DataPlaneCollector, registry
 from eventing.observe.metrics import IngressMetrics
+from eventing.observe.traces import Tracing
 from eventing.wire.client import ClientLimits
 from eventing.wire.server import HttpServer, ServerLimits
 
 __all__ = ["DataPlane", "DataPlaneSettings"]
 
 log = logging.getLogger(__name__)
+
+SPANS_S = 2.0  # at the end, for the spans that wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ class DataPlane:
         token: str,
         settings: DataPlaneSettings | None = None,
         tls: ssl.SSLContext | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._name = name
         self._client = client
@@ -73,6 +79,7 @@ class DataPlane:
         self._token = token
         self._settings = settings or DataPlaneSettings()
         self._tls = tls
+        self._tracing = tracing
 
     async def run(self, *, started: Callable[[], None], stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then drain and return. `started` is called once events are accepted."""
@@ -83,14 +90,20 @@ class DataPlane:
             # A reply is an event, and may be as large as one.
             limits = ClientLimits(body_bytes=settings.server.body_bytes)
             connections = Connections(tasks, guard=settings.guard, limits=limits)
-            engine = Engine(journal=journal, connections=connections, tasks=tasks)
+            tracing = self._tracing
+            spans = AttemptSpans(tracing, journal.receipt_text) if tracing is not None else None
+            engine = Engine(journal=journal, connections=connections, tasks=tasks, spans=spans)
             budget = Budget(settings.memory_bytes)
             routes = Routes()
             table = ChannelTable(engine=engine, routes=routes, budget=budget, clock=clock)
             failures = self._failures(journal, tasks)
-            readiness = Readiness(table=table, budget=budget, client=self._client)
+            readiness = Readiness(table=table, budget=budget, client=self._client, tracing=tracing)
             ingress = IngressMetrics()
-            receiver = Receiver(routes, journal, metrics=ingress)
+            receiver = (
+                Receiver(routes, journal, metrics=ingress)
+                if tracing is None
+                else TracedReceiver(routes, journal, metrics=ingress, tracing=tracing, scheme="https" if self._tls else "http")
+            )
             server = HttpServer(
                 receiver,
                 limits=settings.server,
@@ -102,6 +115,7 @@ class DataPlane:
                 subscriptions=table.figures,
                 removed=table.removed,
                 ingress=ingress,
+                tracing=tracing,
                 figures=lambda: {
                     "eventing_ingress_connections": len(server.connections),
                     "eventing_delivery_connections": connections.open_connections,
@@ -139,6 +153,8 @@ class DataPlane:
             connections.close()
             await queries.aclose()
             await admin.aclose()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close, SPANS_S)
             if failures is not None:  # last: what could not be delivered is written down
                 await failures.aclose(min(3.0, settings.drain_s / 2))
 

@@ -10,6 +10,7 @@ from eventing.dataplane.table import ChannelTable
 from eventing.kube import KubeClient
 from eventing.observe.health import Check, Health, State
 from eventing.observe.stalls import loop_check
+from eventing.observe.traces import Tracing
 
 __all__ = ["Phase", "Readiness"]
 
@@ -28,12 +29,19 @@ class Readiness:
     """Ready are those that take events. Without the control plane a data plane stays ready: it delivers by what it knows."""
 
     def __init__(
-        self, *, table: ChannelTable, budget: Budget, client: KubeClient, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        table: ChannelTable,
+        budget: Budget,
+        client: KubeClient,
+        tracing: Tracing | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.phase = Phase.STARTING
         self._table = table
         self._budget = budget
         self._client = client
+        self._tracing = tracing
         self._clock = clock
         self.health = Health(live=lambda: [loop_check()], ready=self._checks)
 
@@ -43,6 +51,8 @@ class Readiness:
         yield self._channels()
         yield self._control()
         yield self._memory()
+        if self._tracing is not None:
+            yield self._spans(self._tracing)
 
     def _channels(self) -> Check:
         table = self._table
@@ -60,6 +70,13 @@ class Readiness:
         lasts = f"{self._clock() - outage.since:.0f} s"
         text = f"the API server has not answered for {lasts} ({outage.error}); events are taken and delivered by what is known"
         return Check("control", State.DEGRADED, text)
+
+    @staticmethod
+    def _spans(tracing: Tracing) -> Check:
+        lost = tracing.counts["failed"] + tracing.counts["dropped"]
+        if tracing.fault:
+            return Check("spans", State.DEGRADED, f"they are not exported, {lost} are lost: {tracing.fault}")
+        return Check("spans", State.OK, f"{tracing.counts['exported']} exported, {lost} lost")
 
     def _memory(self) -> Check:
         used, limit = self._budget.recount(), self._budget.limit

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from eventing.channels import Budget, Channel, ChannelFactory
 from eventing.delivery.connections import Target, target, unreachable
 from eventing.delivery.policy import Policy
+from eventing.delivery.traced import TracedWorker
 from eventing.delivery.worker import Delivery, Engine, SubscriptionWorker
 from eventing.errors import InvalidObjectError
 from eventing.ingress.routes import Route, Routes
@@ -136,7 +137,7 @@ class ChannelTable:
                 known.update(delivery)
             else:
                 metrics = SubscriptionMetrics(subscriber.namespace, served.route.metrics.name, subscriber.name or uid)
-                worker = SubscriptionWorker(self._engine, uid, delivery, metrics)
+                worker = self._worker(uid, delivery, metrics)
                 worker.start(served.channel.attach(uid, worker, order=delivery.order))
                 served.workers[uid] = worker
             served.subscribers[uid] = subscriber
@@ -145,6 +146,12 @@ class ChannelTable:
         journal.forget_place(served.route.place)
         annotations = served.spec["metadata"].get("annotations") or {}
         served.route.place = journal.place(served.route.name, due, data=annotations.get(JOURNAL_DATA_ANNOTATION) != "omit")
+
+    def _worker(self, uid: str, delivery: Delivery, metrics: SubscriptionMetrics) -> SubscriptionWorker:
+        spans = self._engine.spans
+        if spans is None:
+            return SubscriptionWorker(self._engine, uid, delivery, metrics)
+        return TracedWorker(self._engine, uid, delivery, metrics, spans=spans)
 
     def _remove(self, served: Served) -> None:
         del self._served[served.key]

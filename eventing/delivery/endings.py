@@ -16,9 +16,11 @@ from eventing.delivery.dead_letters import dead_letter
 from eventing.delivery.engine import Attempt, Delivery, Engine
 from eventing.delivery.policy import decide
 from eventing.delivery.sender import Answer, retry_after, send
+from eventing.delivery.spans import with_context
 from eventing.event import Event
 from eventing.journal import Decision, Rule
 from eventing.observe.metrics import SubscriptionMetrics
+from eventing.wire.client import ResponseFailure
 from eventing.wire.pool import Pool
 
 __all__ = ["BURYING_MAX", "EVICTED_MAX", "EVICTION_RULES", "Endings", "looped"]
@@ -208,7 +210,7 @@ class Endings:
                 return None
             attempt += 1
             policy = self._delivery.policy
-            answer = await send(pool, target.prefix, event, policy.timeout_s, engine.clock)
+            answer = await self._send_once(place, target, pool, event, attempt)
             verdict = decide(
                 answer.status,
                 attempt,
@@ -220,6 +222,20 @@ class Endings:
             if verdict.decision is not Decision.RETRYING or pool.closed:
                 return target.url, answer
             await asyncio.sleep(verdict.wait_s)
+
+    async def _send_once(self, place: _Place, target: Target, pool: Pool, event: Event, attempt: int) -> Answer:
+        engine = self._engine
+        timeout_s = self._delivery.policy.timeout_s
+        if engine.spans is None:
+            return await send(pool, target.prefix, event, timeout_s, engine.clock)
+        what = "reply" if place == self._reply_place else "dead-letter"
+        span = engine.spans.begin(what, self._delivery.subscription, event, target, attempt, resent=attempt - 1)
+        answer = Answer(0, [], b"", ResponseFailure("Cancelled", "there was no more time", 0))
+        try:
+            answer = await send(pool, target.prefix, with_context(event, span), timeout_s, engine.clock)
+        finally:
+            engine.spans.end(span, answer)
+        return answer
 
     def _cut_short(self, event: Event, attempt: int, note: str) -> None:
         """There is no time for the event's end. On a durable channel it stays due, elsewhere this is its end."""

@@ -10,6 +10,7 @@ from typing import Any
 from eventing.channels import Order
 from eventing.delivery.connections import Connections, Target
 from eventing.delivery.policy import Policy
+from eventing.delivery.spans import AttemptSpans
 from eventing.journal import Journal
 
 __all__ = ["Attempt", "Delivery", "Engine"]
@@ -34,7 +35,7 @@ class Delivery:
 
 
 class Engine:
-    """What all workers of a process share."""
+    """What all workers of a process share. `spans` is None where none are configured."""
 
     def __init__(
         self,
@@ -45,12 +46,14 @@ class Engine:
         rand: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        spans: AttemptSpans | None = None,
     ) -> None:
         self.journal = journal
         self.wall = wall
         self.connections = connections
         self.tasks = tasks
         self.rand = rand
+        self.spans = spans
         # Not loop.time: uvloop's stands still within a turn of the loop and counts milliseconds. Same origin, though.
         self.clock = clock
 

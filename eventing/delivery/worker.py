@@ -19,14 +19,16 @@ from eventing.delivery.engine import Attempt, Delivery, Engine
 from eventing.delivery.policy import Verdict, decide
 from eventing.delivery.sender import CUT_OFF, Answer, known_status, retry_after
 from eventing.errors import InvalidEventError
+from eventing.event import Event
 from eventing.journal import Decision, Rule
 from eventing.journal.record import failure_code
 from eventing.observe.metrics import SubscriptionMetrics
 from eventing.observe.redaction import MASK, is_secret, redacted
+from eventing.observe.trace_context import Headers, headers_of
 from eventing.wire.client import Connection, ResponseFailure
 from eventing.wire.pool import Pool
 
-__all__ = ["Delivery", "Engine", "SubscriptionWorker"]
+__all__ = ["Delivery", "Engine", "SubscriptionWorker", "attempts_made"]
 
 # Who has nothing under way and has waited this long for a connection goes first: some other subscription's stuck attempts hold
 # all of this origin.
@@ -146,7 +148,7 @@ class SubscriptionWorker:
         ready, self._ready = self._ready, deque()
         now = self._clock()
         for lease in ready:
-            self.unaccepted(Attempt(lease, _attempts(lease) + 1, now), Answer(0, [], b"", failure))
+            self.unaccepted(Attempt(lease, attempts_made(lease) + 1, now), Answer(0, [], b"", failure))
 
     # Exchange
 
@@ -261,7 +263,7 @@ class SubscriptionWorker:
         if self._format:
             event = in_format(event, self._format)
         connection.lease = lease
-        connection.number = _attempts(lease) + 1 if lease.note else 1
+        connection.number = attempts_made(lease) + 1 if lease.note else 1
         connection.started = now = self._clock()
         structured = event.structured
         connection.send(
@@ -387,8 +389,14 @@ class SubscriptionWorker:
         if self._endings.given_up:
             self._endings.fail(attempt.lease, self.delivery.subscriber.url, Answer(200, [], b""), Rule.SHUTDOWN)
             return
+        if not headers_of(reply.headers):
+            reply.headers += self._trace_of(attempt.lease.event)
         reply.been_through(attempt.lease.event.hops)  # it comes from the same channel
         self._endings.hand_on(attempt, reply)
+
+    def _trace_of(self, event: Event) -> Headers:
+        """The trace context of a reply that brings none: it belongs to the event that it answers."""
+        return headers_of(event.headers)
 
     # the end
 
@@ -464,7 +472,7 @@ def _ended(connection: Connection) -> Attempt:
     return Attempt(connection.lease, connection.number, connection.started)
 
 
-def _attempts(lease: Lease) -> int:
+def attempts_made(lease: Lease) -> int:
     """How often the event was attempted before, as far as the lease knows."""
     if not lease.note:
         return 0

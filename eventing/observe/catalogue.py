@@ -120,6 +120,13 @@ _ROWS: Final = (
     Metric("eventing_journal_overwritten_attempts", "counter", "Attempts and decisions that gave way to newer ones."),
     Metric("eventing_journal_failures_written", "counter", "Events that were dropped or dead-lettered, recorded on disk."),
     Metric("eventing_journal_failures_lost", "counter", "Those that could not be recorded there."),
+    # Spans, where they are configured.
+    Metric(
+        "eventing_trace_spans",
+        "counter",
+        "Spans exported, failed at the collector, or dropped because the queue to it was full.",
+        ("outcome",),
+    ),
     # Every process.
     Metric("eventing_build_info", "gauge", "Always 1; the labels say what runs.", ("version", "process")),
 )

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from eventing import __version__
 from eventing.observe.catalogue import Family, family
 from eventing.observe.metrics import BUCKETS_S, ChannelMetrics, Histogram, IngressMetrics, SubscriptionMetrics
+from eventing.observe.traces import Tracing
 
 __all__ = ["DataPlaneCollector", "Figures", "add_histogram", "expose", "registry", "single"]
 
@@ -27,17 +28,24 @@ class DataPlaneCollector(Collector):
         subscriptions: Callable[[], Iterable[Figures]],
         removed: Counter[tuple[str, str]],
         ingress: IngressMetrics,
+        tracing: Tracing | None = None,
         figures: Callable[[], Mapping[str, float]],
     ) -> None:
         self._channels = channels
         self._subscriptions = subscriptions
         self._removed = removed
         self._ingress = ingress
+        self._tracing = tracing
         self._figures = figures
 
     def collect(self) -> Iterator[Family]:
         yield from self._ingress_families()
         yield from self._delivery_families()
+        if self._tracing is not None:
+            spans = family("eventing_trace_spans")
+            for outcome, count in self._tracing.counts.items():
+                _add(spans, (outcome,), count)
+            yield spans
         for name, value in self._figures().items():
             yield single(name, value)
 

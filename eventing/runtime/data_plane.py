@@ -12,6 +12,7 @@ from eventing.dataplane import DataPlane, DataPlaneSettings
 from eventing.delivery.addresses import address_guard
 from eventing.errors import StartError
 from eventing.kube import Cluster, KubeClient
+from eventing.observe.traces import tracing
 from eventing.runtime.data_directory import DataDirectory
 from eventing.runtime.ingress_tls import IngressTls
 from eventing.runtime.settings import ChildSettings
@@ -55,6 +56,7 @@ class DataPlaneRole:
                     guard=address_guard(settings.delivery.allow_ranges, settings.delivery.deny_ranges),
                 ),
                 tls=tls.context if tls else None,
+                tracing=tracing("dataplane"),
             )
             async with asyncio.TaskGroup() as tasks:
                 refreshing = tasks.create_task(_refresh(tls)) if tls else None

@@ -13,12 +13,15 @@ from eventing.channels import Budget, channel_factories
 from eventing.dataplane.table import ChannelTable
 from eventing.delivery.addresses import AddressGuard
 from eventing.delivery.connections import Connections
+from eventing.delivery.spans import AttemptSpans
 from eventing.delivery.worker import Engine, SubscriptionWorker
 from eventing.event import Event
 from eventing.ingress.receiver import Receiver
 from eventing.ingress.routes import Routes
+from eventing.ingress.traced import TracedReceiver
 from eventing.journal import Journal
 from eventing.journal.story import story
+from eventing.observe.traces import Tracing
 from eventing.resources.kinds import Object
 from eventing.wire.client import ClientLimits
 from eventing.wire.server import HttpServer, ServerLimits
@@ -123,6 +126,7 @@ class DataPlaneRig:
         guard: AddressGuard | None = None,
         hops_max: int = 50,
         connector: Any = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.clock = clock
         self.wall = wall
@@ -135,6 +139,7 @@ class DataPlaneRig:
         }
         self._server_limits = server_limits
         self._hops_max = hops_max
+        self._tracing = tracing
         self._rand = rand or random.Random(1).random
         self._tasks = asyncio.TaskGroup()
         self._clients: list[Client] = []
@@ -148,11 +153,14 @@ class DataPlaneRig:
         self.connections = Connections(self._tasks, clock=self.clock, **self._options)
         self.engine = Engine(
             journal=self.journal, connections=self.connections, tasks=self._tasks, rand=self._rand, clock=self.clock,
-            wall=self.wall,
+            wall=self.wall, spans=AttemptSpans(self._tracing, self.journal.receipt_text) if self._tracing else None,
         )  # fmt: skip
         self.routes = Routes()
         self.table = ChannelTable(engine=self.engine, routes=self.routes, budget=self.budget, clock=self.clock)
-        receiver = Receiver(self.routes, self.journal, hops_max=self._hops_max)
+        if self._tracing is None:
+            receiver = Receiver(self.routes, self.journal, hops_max=self._hops_max)
+        else:
+            receiver = TracedReceiver(self.routes, self.journal, hops_max=self._hops_max, tracing=self._tracing)
         self.server = HttpServer(receiver, limits=self._server_limits, names=self.connections.names, refused=receiver.refused)
         sock = socket.create_server(("127.0.0.1", 0))
         await self.server.start(sock)

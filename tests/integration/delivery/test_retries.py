@@ -125,10 +125,10 @@ def test_more_retries_than_a_small_number_holds() -> None:
         worker = mesh.worker("s")
         receipt = await mesh.accepted(make_event())
         assert await mesh.ended(receipt) == ("delivered", "")
-        from eventing.delivery.worker import _NOTE, _attempts
+        from eventing.delivery.worker import _NOTE, attempts_made
 
         lease: Any = type("Lease", (), {"note": _NOTE.pack(70_000, 1)})()
-        assert _attempts(lease) == 70_000
+        assert attempts_made(lease) == 70_000
         mesh.journal.attempted(1, worker.number, 65_536, 0.0, 0.0, 500, 2, 2, limit=65_535)
 
     run(test)

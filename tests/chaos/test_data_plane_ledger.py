@@ -44,7 +44,7 @@ def test_a_channel_recreated_under_load() -> None:
             async with asyncio.timeout(10):
                 while mesh.table._ending:
                     await asyncio.sleep(0.01)
-            return check(mesh, sink, receipts)
+            return await check(mesh, sink, receipts)
 
     ends = on_uvloop(main)
     assert set(ends) <= {"DELIVERED", "ChannelDeleted"}
@@ -68,7 +68,7 @@ def test_overflow_under_load_loses_nothing_silently() -> None:
                 text = await mesh.accepted(make_event(str(number)))
                 receipts[int(text.rpartition("-")[2])] = str(number)
             await mesh.quiet()
-            return check(mesh, sink, receipts)
+            return await check(mesh, sink, receipts)
 
     ends = on_uvloop(main)
     assert ends["DEAD_LETTERED"] + ends["Overflow"] > 0

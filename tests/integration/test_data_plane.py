@@ -14,6 +14,7 @@ from eventing.channels import channel_factories
 from eventing.dataplane import DataPlane, DataPlaneSettings
 from eventing.errors import ApiUnavailableError, ObjectExistsError, ResourceExpiredError
 from eventing.kube import KubeClient
+from eventing.kube.client import Outage
 from eventing.resources.kinds import Kind, Object
 from eventing.testing.sinks import Answer, Sink
 from tests.support.data_plane import Client, subscriber
@@ -26,8 +27,9 @@ class TinyApi(KubeClient):
         self.channels: dict[str, Object] = {}
         self.reports: dict[str, Any] = {}
         self.planes: set[str] = set()
-        self.away = False
         self.version = 0
+        self.outage = None
+        self.away = False
         self._watches: list[asyncio.Queue[tuple[str, Object] | None]] = []
 
     def put(self, name: str, *subscribers: Object) -> None:
@@ -50,6 +52,7 @@ class TinyApi(KubeClient):
             watch.put_nowait(None)
 
     def _here(self) -> None:
+        self.outage = Outage(0.0, "away") if self.away else None
         if self.away:
             raise ApiUnavailableError(503, "ServiceUnavailable", "away")
 
@@ -155,8 +158,8 @@ async def test_it_serves_reports_and_answers_questions(sink: Sink) -> None:
         await until(lambda: api.applied("orders") == 1)
         assert await one.send("1") == 202
         await sink.received(1)
-        assert await one.get("/readyz") == (200, b"ok\n")
-        assert await one.get("/healthz") == (200, b"ok\n")
+        assert await one.get("/readyz") == (200, b"ok")
+        assert await one.get("/healthz") == (200, b"ok")
         status, metrics = await one.get("/metrics")
         assert status == 200
         assert b'eventing_ingress_requests_total{channel="orders",code="202",namespace="default"} 1.0' in metrics

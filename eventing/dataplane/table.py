@@ -6,7 +6,7 @@ Level-triggered: `apply` brings one channel to what its object says, whatever wa
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from eventing.channels import Budget, Channel, ChannelFactory
@@ -45,7 +45,7 @@ class Served:
     channel: Channel
     route: Route
     factory: ChannelFactory
-    spec: Object  # as last applied
+    spec: Object | None = None  # as last applied, while one of its subscribers is leaving
     generation: int = 0
     subscribers: dict[str, Subscriber] = field(default_factory=dict)
     workers: dict[str, SubscriptionWorker] = field(default_factory=dict)
@@ -100,8 +100,9 @@ class ChannelTable:
             served = self._open(key, factory, channel)
         else:
             served.channel.configure(channel)
-            served.spec = channel
-        self._subscribe(served, subscribers)
+        self._subscribe(served, subscribers, channel["metadata"].get("annotations") or {})
+        # Decoded objects are large, and this process may serve thousands of channels.
+        served.spec = channel if served.leaving else None
         served.generation = int(channel["metadata"].get("generation", 1))
 
     def _open(self, key: str, factory: ChannelFactory, channel: Object) -> Served:
@@ -110,7 +111,7 @@ class ChannelTable:
         opened = factory.open(channel, budget=self._budget, clock=self._clock)
         route = Route(f"{namespace}/{name}", opened, ChannelMetrics(namespace, name))
         created = (metadata.get("creationTimestamp", ""), factory.kind.kind)
-        served = Served(key, metadata["uid"], created, opened, route, factory, channel)
+        served = Served(key, metadata["uid"], created, opened, route, factory)
         self._served[key] = served
         self._address(route.name)
         return served
@@ -121,7 +122,7 @@ class ChannelTable:
         if claims:
             self._routes.add(min(claims, key=lambda served: served.created).route)
 
-    def _subscribe(self, served: Served, subscribers: tuple[Subscriber, ...]) -> None:
+    def _subscribe(self, served: Served, subscribers: tuple[Subscriber, ...], annotations: Mapping[str, str]) -> None:
         wanted = {subscriber.uid: subscriber for subscriber in subscribers}
         for uid in [uid for uid in served.workers if uid not in wanted]:
             del served.subscribers[uid]
@@ -144,7 +145,6 @@ class ChannelTable:
         due = tuple(worker.number for worker in served.workers.values())
         journal = self._engine.journal
         journal.forget_place(served.route.place)
-        annotations = served.spec["metadata"].get("annotations") or {}
         served.route.place = journal.place(served.route.name, due, data=annotations.get(JOURNAL_DATA_ANNOTATION) != "omit")
 
     def _worker(self, uid: str, delivery: Delivery, metrics: SubscriptionMetrics) -> SubscriptionWorker:
@@ -179,7 +179,7 @@ class ChannelTable:
             tasks.create_task(self._stop(worker, "SubscriptionDeleted"))
             await worker.detached.wait()
             del served.leaving[worker.uid]
-            if self._served.get(served.key) is served:
+            if self._served.get(served.key) is served and served.spec is not None:
                 # It may be wanted again: then it is a new one, and could not be attached beside the old.
                 self.apply(served.key, served.factory, served.spec)
 

@@ -23,7 +23,6 @@ import uvloop
 
 from tests.bench.board import DELIVERED, open_board
 
-DRAIN_S = 15.0
 TICK_S = 0.001
 
 
@@ -164,7 +163,7 @@ async def generate(options: argparse.Namespace) -> None:
         await stop.wait()
         load.running = False
     with contextlib.suppress(TimeoutError):  # what is still missing then is in the result
-        async with asyncio.timeout(DRAIN_S):
+        async with asyncio.timeout(options.drain):
             while load.due or load.on_their_way() > 0 or load.sent > load.statuses.total():
                 load.news.clear()
                 await load.news.wait()
@@ -191,4 +190,5 @@ if __name__ == "__main__":
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--rate", type=int, default=0, help="events per second; 0: closed loop")
     parser.add_argument("--structured", action="store_true", help="events in structured mode")
+    parser.add_argument("--drain", type=float, default=15.0, help="seconds to wait at the end for what is on its way")
     uvloop.run(generate(parser.parse_args()))

@@ -54,8 +54,8 @@ class Rig:
 
     def __init__(self, directory: Path) -> None:
         self.board = create_board(directory / "board")
-        self._ways = ("--board", str(directory / "board"), "--doorbell", str(directory / "bell"))
-        self._sink = python(*self._ways, module="sink")
+        self.ways = ("--board", str(directory / "board"), "--doorbell", str(directory / "bell"))
+        self._sink = python(*self.ways, module="sink")
         self.port = read_port(self._sink)
 
     def report(self) -> dict[str, dict[str, int] | float | None]:
@@ -93,7 +93,7 @@ class Rig:
         same = ("--port", str(system.port), "--path", system.path, "--fan-out", str(case.fan_out), "--size", str(case.size))
         if case.kind == "structured":
             options = (*options, "--structured")
-        load = python(*self._ways, *same, *options, module="load")
+        load = python(*self.ways, *same, *options, module="load")
         assert load.stdout is not None
         if load.stdout.readline() != "ready\n":
             load.kill()

@@ -26,6 +26,7 @@ REPLY = (b"HTTP/1.1 200 OK\r\nCe-Specversion: 1.0\r\nCe-Type: com.example.order.
          b"Content-Type: application/json\r\nContent-Length: 60\r\n\r\n" + b'{"pad":"' + b"x" * 50 + b'"}')  # fmt: skip
 # What is answered to deliveries, by the first letters of their path; the number is of the answer.
 ANSWERS = {b"/headers": FIVE % 7, b"/unique-": FIVE, b"/replies": REPLY}
+STUCK = b"/stuck H"  # a subscriber that takes what it gets, and never answers
 TAKEN = b"/taken H"  # where replies go: they are no deliveries
 
 
@@ -104,6 +105,9 @@ class Receiver(asyncio.Protocol):
             kind = data[start + 5 : start + 13]
             if kind == TAKEN:
                 self.transport.write(OK)
+                start = end
+                continue
+            if kind == STUCK:
                 start = end
                 continue
             sink.counts[data[start + 5 : data.find(b" ", start + 5)]] += 1

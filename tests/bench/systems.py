@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from tests.bench.processes import command_line, descendants
 
-__all__ = ["Case", "FloorSystem", "MeshSystem", "System", "python", "read_port"]
+__all__ = ["Case", "FloorSystem", "MeshSystem", "System", "probe", "python", "read_port"]
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 60.0
@@ -172,7 +172,7 @@ class MeshSystem:
         while True:
             _sink_report(self._sink)
             try:
-                _probe(self.port, self.path)
+                probe(self.port, self.path)
             except (urllib.error.URLError, ConnectionError):
                 self._still_waiting(begin, f"its channel {self.path} takes no events")
                 continue
@@ -193,7 +193,8 @@ class MeshSystem:
         self._log.close()
 
 
-def _probe(port: int, path: str) -> None:
+def probe(port: int, path: str) -> None:
+    """Send one event. Raises urllib.error.URLError, ConnectionError."""
     headers = {"ce-specversion": "1.0", "ce-type": "bench.probe", "ce-source": "/bench", "ce-id": "probe",
                "content-type": "application/json"}  # fmt: skip
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", b'{"at":"%020d"}' % 0, headers, method="POST")

@@ -55,7 +55,9 @@ class EventRecorder:
                 await self._write(about, type_, reason, message)
             except ApiError as error:
                 # An Event that cannot be written is not worth holding up the next; its condition tells the same.
-                _log.warning("event %s about %s: %s", reason, about["metadata"]["name"], error.message)
+                metadata = about["metadata"]
+                which = f"{about['kind']} {metadata.get('namespace', '')}/{metadata['name']}"
+                _log.warning("Event was not written", extra={"reason": reason, "object": which, "error": error.message})
 
     async def _write(self, about: Object, type_: str, reason: str, message: str) -> None:
         metadata = about["metadata"]

@@ -125,6 +125,7 @@ class DataPlane:
                     "eventing_dataplane_subscriptions": table.subscriptions,
                     "eventing_ingress_accepted_connections": server.accepted_total,
                     "eventing_journal_events": journal.accepted_events,
+                    "eventing_log_unlisted_failures": engine.failure_lines.unlisted,
                     "eventing_journal_attempts": journal.attempts_written,
                     "eventing_journal_failures_written": journal.failures_written,
                     "eventing_journal_failures_lost": journal.failures_lost,
@@ -151,6 +152,7 @@ class DataPlane:
             await _drained(table, deadline)
             await table.aclose(deadline, grace_s=min(2.0, settings.drain_s / 2))
             connections.close()
+            engine.failure_lines.flush()
             await queries.aclose()
             await admin.aclose()
             if tracing is not None:

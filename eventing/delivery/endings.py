@@ -117,7 +117,8 @@ class Endings:
         """No more attempts: to the dead-letter sink, or dropped with the reason. The slot stays taken until that is known."""
         if self._delivery.dead_letter is None or self._given_up:
             reason = rule if rule is Rule.LOOP else Rule.NO_DEAD_LETTER_SINK
-            self.record(lease.event, 0, Decision.DROPPED, self._worker.discarding or reason)
+            told = f"{rule.text}: {answer.text}"
+            self.record(lease.event, 0, Decision.DROPPED, self._worker.discarding or reason, told=told)
             self._worker.settled(lease)
             return
         self._start(self._bury(lease, destination, answer, rule))
@@ -126,10 +127,23 @@ class Endings:
         """Send a reply on; the slot stays taken until it has gone."""
         self._start(self._hand_on(attempt, reply))
 
-    def record(self, event: Event, attempt: int, decision: Decision, rule: Rule, *, status: int = 0, note: str = "") -> None:
-        """Book an end that no attempt brought."""
+    def record(
+        self,
+        event: Event,
+        attempt: int,
+        decision: Decision,
+        rule: Rule,
+        *,
+        status: int = 0,
+        note: str = "",
+        told: str = "",
+    ) -> None:
+        """Book an end that no attempt brought. `told` is for the log, where the journal has it already from the attempts."""
         if decision is Decision.DROPPED:
             self._worker.metrics.dropped(rule.reason)
+            self._engine.failure_lines.dropped(
+                event.receipt, self._delivery.subscription, rule.reason, status=status, detail=note or told
+            )
         self._journal.ended(event, self._worker.number, self._clock(), 0.0, status, decision, rule, attempt=attempt, note=note)
 
     def give_up(self) -> None:
@@ -172,6 +186,7 @@ class Endings:
         url, answer = taken
         if 200 <= answer.status < 300:
             worker.metrics.dead_lettered += 1
+            self._engine.failure_lines.dead_lettered(event.receipt, self._delivery.subscription, rule.reason, sink=url)
             self._journal.ended(
                 event, worker.number, started, self._clock() - started, answer.status, Decision.DEAD_LETTERED, rule, note=url
             )

@@ -9,6 +9,7 @@ from typing import Any
 
 from eventing.channels import Order
 from eventing.delivery.connections import Connections, Target
+from eventing.delivery.failure_lines import FailureLines
 from eventing.delivery.policy import Policy
 from eventing.delivery.spans import AttemptSpans
 from eventing.journal import Journal
@@ -54,6 +55,7 @@ class Engine:
         self.tasks = tasks
         self.rand = rand
         self.spans = spans
+        self.failure_lines = FailureLines(journal.receipt_text, clock=clock)
         # Not loop.time: uvloop's stands still within a turn of the loop and counts milliseconds. Same origin, though.
         self.clock = clock
 

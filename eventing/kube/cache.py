@@ -147,7 +147,7 @@ class Cache:
                 failed = False
             except ApiError as error:
                 failed = True
-                _log.warning("watch of %s: %s", self.kind.plural, error.message)
+                _log.warning("watch failed", extra={"resource": self.kind.plural, "error": error.message})
             # A watch that did its work, or lasted, is followed by the next at once. A server that ends each
             # at once is asked less and less often, whether it gives an error or none.
             healthy = progress or loop.time() - began >= _HEALTHY_S

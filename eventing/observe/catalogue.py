@@ -120,6 +120,11 @@ _ROWS: Final = (
     Metric("eventing_journal_overwritten_attempts", "counter", "Attempts and decisions that gave way to newer ones."),
     Metric("eventing_journal_failures_written", "counter", "Events that were dropped or dead-lettered, recorded on disk."),
     Metric("eventing_journal_failures_lost", "counter", "Those that could not be recorded there."),
+    Metric(
+        "eventing_log_unlisted_failures",
+        "counter",
+        "Dropped or dead-lettered events that the log only sums up: there were too many.",
+    ),
     # Spans, where they are configured.
     Metric(
         "eventing_trace_spans",

@@ -8,19 +8,21 @@ Secrets are never logged. As a last guard, the value of a field whose name says 
 """
 
 import logging
-import re
 import sys
+import threading
 import time
 import traceback
 from types import TracebackType
 from typing import Final, TextIO
 
 from eventing.observe.lines import LogFormat, render
+from eventing.observe.redaction import MASK, is_secret
 
 __all__ = ["LineFormatter", "configure"]
 
+log = logging.getLogger(__name__)
+
 _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_SECRET: Final = re.compile(r"token|secret|password|authorization|credential|private", re.IGNORECASE)
 
 
 class LineFormatter(logging.Formatter):
@@ -33,7 +35,7 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {
-            name: "***" if _SECRET.search(name) else value
+            name: MASK if is_secret(name) else value
             for name, value in vars(record).items()
             if name not in _OWN and not name.startswith("_")
         }
@@ -51,7 +53,8 @@ class LineFormatter(logging.Formatter):
 
 
 def configure(log_format: LogFormat, process: str, *, level: int = logging.INFO, stream: TextIO | None = None) -> None:
-    """Send all logs of this process to `stream` (standard error), and what would end it uncaught, too.
+    """Send all logs of this process to `stream` (standard error), and what Python itself would print there: warnings, and errors
+    that end the process, a thread, or come too late to be raised.
 
     Libraries speak from WARNING on; the mesh's own modules from `level` on.
     """
@@ -68,4 +71,15 @@ def configure(log_format: LogFormat, process: str, *, level: int = logging.INFO,
         line = render(log_format, moment=moment, level="critical", process=process, message=message, detail=detail)
         handler.stream.write(line + "\n")
 
+    def ended_thread(arguments: threading.ExceptHookArgs) -> None:
+        error = arguments.exc_value
+        name = arguments.thread.name if arguments.thread else ""
+        log.error("a thread was ended by an error", extra={"ended": name}, exc_info=error)
+
+    def unraisable(arguments: "sys.UnraisableHookArgs") -> None:
+        log.error("an error came too late to be raised", extra={"where": arguments.err_msg or ""}, exc_info=arguments.exc_value)
+
     sys.excepthook = uncaught
+    threading.excepthook = ended_thread
+    sys.unraisablehook = unraisable
+    logging.captureWarnings(True)

@@ -103,16 +103,16 @@ class ReconcileLoop:
                 outcome = await self._reconciler.reconcile(key)
             except TerminalError as error:
                 self._failures.pop(key, None)
-                _log.warning("%s %s/%s: %s", self._reconciler.name, *key, error)
+                _log.warning("object is at fault", extra=self._fields(key, error))
             except ObjectConflictError:
                 # Somebody else wrote first: their change is on its way here and this is no failure to speak of.
                 self._retry(key, None)
             except EventingError as error:
                 delay_s = self._retry(key, error.retry_after)
-                _log.warning("%s %s/%s: %s; again in %.2f s", self._reconciler.name, *key, error, delay_s)
+                _log.warning("reconciling failed", extra=self._fields(key, error, delay_s))
             except Exception:  # noqa: BLE001 - a defect met at one object must not stop the others; told whole, tried again
                 delay_s = self._retry(key, None)
-                _log.exception("%s %s/%s: defect; again in %.2f s", self._reconciler.name, *key, delay_s)
+                _log.exception("defect in a reconciler", extra=self._fields(key, None, delay_s))
             else:
                 self._failures.pop(key, None)
                 if isinstance(outcome, Again):
@@ -120,6 +120,12 @@ class ReconcileLoop:
             finally:
                 self._queue.done(key)
                 self._wake()
+
+    def _fields(self, key: Key, error: Exception | None, again_in_s: float | None = None) -> dict[str, object]:
+        fields: dict[str, object] = {"controller": self._reconciler.name, "object": "/".join(filter(None, key))}
+        if error is not None:
+            fields["error"] = str(error)
+        return fields | ({} if again_in_s is None else {"again_in_s": round(again_in_s, 2)})
 
     def _retry(self, key: Key, at_least_s: float | None) -> float:
         self._failures[key] = self._failures.get(key, 0) + 1

@@ -293,7 +293,11 @@ def main(arguments: list[str], roles: tuple[Role, ...] = ROLES) -> int:
             roles = (*roles, QUICKSTART)
         return Supervisor(settings, directory, listeners, roles).run()
     except StartError as error:
-        emit(f"eventing {__version__} cannot start: {error}\n", 2)
+        text = f"eventing {__version__} cannot start: {error}"
+        if settings.log_format == "json":
+            fields = {"version": __version__, "reason": str(error)}
+            text = render("json", moment=time.time(), level="error", process="supervisor", message="cannot start", fields=fields)
+        emit(f"{text}\n", 2)
         return 1
 
 

@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -77,3 +79,30 @@ def test_printable_shows_escapes_and_keeps_what_is_asked() -> None:
     assert printable("a\x1b[31mb\r\n\u202ec") == r"a\x1b[31mb\x0d\x0a\u202ec"
     assert printable("a\n\tb\x00", keep="\n\t") == "a\n\tb\\x00"
     assert printable("naïve ✓ 注文") == "naïve ✓ 注文"
+
+
+def test_what_python_prints_itself_is_a_line_too() -> None:
+    """In a process of its own: warnings, errors of threads and of finalizers, and the one that ends it."""
+    code = """
+import threading, warnings
+from eventing.observe.logs import configure
+configure("json", "control")
+warnings.warn("planted warning")
+thread = threading.Thread(target=lambda: 1 / 0, name="planted-thread")
+thread.start()
+thread.join()
+class Late:
+    def __del__(self): raise ValueError("planted late error")
+Late()
+raise RuntimeError("planted end")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert {line["process"] for line in lines} == {"control"}
+    warning, thread, late, end = lines
+    assert "planted warning" in warning["message"]
+    assert (thread["message"], thread["ended"]) == ("a thread was ended by an error", "planted-thread")
+    assert "ZeroDivisionError" in thread["detail"]
+    assert "planted late error" in late["detail"]
+    assert end["level"] == "critical"
+    assert "planted end" in end["detail"]

@@ -1,13 +1,11 @@
 """CustomResourceDefinition as a kind, and the kinds that it defines (apiextensions.k8s.io/v1)."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from eventing.apiserver.jsonpath import JsonPath, JsonPathError
+from eventing.apiserver.definition_faults import validate_definition
 from eventing.apiserver.registry import Resource
-from eventing.apiserver.structural import structural_causes, unenforced
-from eventing.errors import Fault, InvalidObjectError
+from eventing.apiserver.structural import unenforced
 from eventing.resources.kinds import Admission, Column, Kind, Object
 
 __all__ = ["CLEANUP", "CUSTOM_RESOURCE_DEFINITION", "defined_resource", "limits"]
@@ -17,10 +15,6 @@ CLEANUP: Final = "customresourcecleanup.apiextensions.k8s.io"
 _STRING: Final = {"type": "string"}
 _STRINGS: Final = {"type": "array", "items": _STRING}
 _OPEN: Final = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-_COLUMN_TYPES: Final = ("integer", "number", "string", "boolean", "date")
-_DNS_LABEL: Final = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
-_KIND_NAME: Final = re.compile(r"[A-Za-z]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?")
-_VERSION_NAME: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
 
 def _object(about: str, required: Sequence[str] = (), **properties: Any) -> dict[str, Any]:
@@ -46,7 +40,7 @@ _COLUMN: Final = _object(
     "A column of kubectl's table.",
     ("name", "type", "jsonPath"),
     name=_STRING,
-    type={**_STRING, "enum": list(_COLUMN_TYPES)},
+    type={**_STRING, "enum": ["integer", "number", "string", "boolean", "date"]},
     format=_STRING,
     description=_STRING,
     priority={"type": "integer"},
@@ -77,52 +71,6 @@ def _default(obj: Object, admission: Admission) -> None:
         finalizers = obj["metadata"].setdefault("finalizers", [])
         if CLEANUP not in finalizers:
             finalizers.append(CLEANUP)
-
-
-def _validate(obj: Object, old: Object | None, _admission: Admission) -> None:
-    spec = obj["spec"]
-    names = spec["names"]
-    faults: list[Fault] = []
-    wanted = f"{names['plural']}.{spec['group']}"
-    if obj["metadata"]["name"] != wanted:
-        text = f'Invalid value: "{obj["metadata"]["name"]}": must be spec.names.plural+"."+spec.group'
-        faults.append(Fault("metadata.name", text))
-    if "." not in spec["group"]:
-        faults.append(Fault("spec.group", f'Invalid value: "{spec["group"]}": should be a domain with at least one dot'))
-    for name, pattern in (("plural", _DNS_LABEL), ("singular", _DNS_LABEL), ("kind", _KIND_NAME), ("listKind", _KIND_NAME)):
-        if not pattern.fullmatch(names[name]):
-            faults.append(Fault(f"spec.names.{name}", f'Invalid value: "{names[name]}": is not a name that a kind may have'))
-    if spec["conversion"].get("strategy") not in {"None", "Webhook"}:
-        faults.append(Fault("spec.conversion.strategy", 'Unsupported value: supported values: "None", "Webhook"'))
-    faults += _version_faults(spec["versions"])
-    if old is not None:
-        faults += [
-            Fault(f"spec.{name}", f'Invalid value: "{spec[name]}": field is immutable')
-            for name in ("group", "scope")
-            if spec[name] != old["spec"][name]
-        ]
-    if faults:
-        raise InvalidObjectError("; ".join(map(str, faults)), faults)
-
-
-def _version_faults(versions: Sequence[Object]) -> list[Fault]:
-    faults: list[Fault] = []
-    if sum(bool(version["storage"]) for version in versions) != 1:
-        faults.append(Fault("spec.versions", "Invalid value: must have exactly one version marked as storage version"))
-    for index, version in enumerate(versions):
-        path = f"spec.versions[{index}]"
-        if not _VERSION_NAME.fullmatch(version["name"]):
-            faults.append(Fault(f"{path}.name", f'Invalid value: "{version["name"]}": a DNS-1035 label is expected'))
-        schema = (version.get("schema") or {}).get("openAPIV3Schema")
-        causes = structural_causes(schema, f"{path}.schema.openAPIV3Schema")
-        faults += [Fault(cause.field, cause.message) for cause in causes]
-        for at, column in enumerate(version.get("additionalPrinterColumns") or ()):
-            try:
-                JsonPath(column["jsonPath"])
-            except JsonPathError as error:
-                text = f'Invalid value: "{column["jsonPath"]}": {error}'
-                faults.append(Fault(f"{path}.additionalPrinterColumns[{at}].jsonPath", text))
-    return faults
 
 
 CUSTOM_RESOURCE_DEFINITION: Final = Kind(
@@ -157,7 +105,7 @@ CUSTOM_RESOURCE_DEFINITION: Final = Kind(
     },
     columns=(Column("Created At", ".metadata.creationTimestamp"),),
     default=_default,
-    validate=_validate,
+    validate=validate_definition,
 )
 
 

@@ -118,6 +118,9 @@ class Auth(Model):
     service_account_name: str | None = Field(
         None, alias="serviceAccountName", description="The service account that stands for the object."
     )
+    service_account_names: list[str] | None = Field(
+        None, alias="serviceAccountNames", description="The service accounts that stand for it, where there are several."
+    )
 
 
 class AppliedEventPolicy(Model):

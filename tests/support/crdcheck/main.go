@@ -72,7 +72,13 @@ func checkFile(scheme *runtime.Scheme, path string) ([]error, error) {
 
 // check does what `kubectl apply --validate=strict` and the API server's admission do: unknown fields are
 // refused, defaults filled in, and the internal form is validated.
-func check(scheme *runtime.Scheme, document []byte) ([]error, error) {
+func check(scheme *runtime.Scheme, document []byte) (faults []error, failure error) {
+	// An API server answers 500 where this happens.
+	defer func() {
+		if cause := recover(); cause != nil {
+			failure = fmt.Errorf("Kubernetes' own code fails on it: %v", cause)
+		}
+	}()
 	versioned := &apiextensionsv1.CustomResourceDefinition{}
 	if err := yaml.UnmarshalStrict(document, versioned); err != nil {
 		return nil, err
@@ -85,7 +91,6 @@ func check(scheme *runtime.Scheme, document []byte) ([]error, error) {
 	if err := scheme.Convert(versioned, internal, nil); err != nil {
 		return nil, err
 	}
-	var faults []error
 	for _, fault := range validation.ValidateCustomResourceDefinition(context.Background(), internal) {
 		faults = append(faults, fault)
 	}

@@ -51,8 +51,11 @@ def test_service_defaults() -> None:
     assert service["spec"] == {
         "type": "ClusterIP",
         "sessionAffinity": "None",
-        "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}],
+        "ports": [{"port": 80, "targetPort": 80}],
     }
+    # Ports are told apart by port and protocol, so the protocol is filled in by the schema, before patches are merged.
+    ports = SERVICE.schema["properties"]["spec"]["properties"]["ports"]
+    assert ports["items"]["properties"]["protocol"]["default"] == "TCP"
 
 
 def test_an_event_is_in_the_namespace_of_what_it_is_about() -> None:

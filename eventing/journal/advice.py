@@ -115,7 +115,7 @@ def _attempts(subscriber: str, counts: Counts, failure: Attempt | None, retry: i
     if failure is None or counts.attempts == counts.delivered:
         return
     kind = failure.error.partition(":")[0]
-    what, action = _RULES.get(failure.rule) or _FAILED.get(kind) or _answered(failure.status)
+    what, action = _RULES.get(failure.rule) or _RULES.get(kind) or _FAILED.get(kind) or _answered(failure.status)
     names = {"subscriber": subscriber or "the subscriber", "timeout": f"{timeout_s:g} s"}
     failed = counts.attempts - counts.delivered
     share = f"{failed} of {counts.attempts} attempts failed"

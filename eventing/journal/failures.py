@@ -108,8 +108,10 @@ class FailureLog:
         self._writing = tasks.create_task(self._run())
 
     async def _run(self) -> None:
-        while self._stop_at is None:
+        stopping = False
+        while not stopping:
             await self._wait()
+            stopping = self._stop_at is not None
             self._news.clear()
             while self._queue and not self._late():
                 await self._write_slice()

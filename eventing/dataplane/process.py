@@ -41,6 +41,7 @@ __all__ = ["DataPlane", "DataPlaneSettings"]
 
 log = logging.getLogger(__name__)
 
+ENDS_S = 1.0  # closed connections are gone in the next turn of the loop
 SPANS_S = 2.0  # at the end, for the spans that wait
 
 
@@ -152,6 +153,9 @@ class DataPlane:
             await _drained(table, deadline)
             await table.aclose(deadline, grace_s=min(2.0, settings.drain_s / 2))
             connections.close()
+            await _ended(connections, clock() + ENDS_S)
+            if dropped := table.dropped("Shutdown"):
+                log.warning("events were dropped with reason Shutdown; eventing trace knows which", extra={"events": dropped})
             engine.failure_lines.flush()
             await queries.aclose()
             await admin.aclose()
@@ -201,6 +205,12 @@ def _applier(table: ChannelTable, reporter: Reporter, factory: ChannelFactory) -
         reporter.applied(key, table.applied(key))
 
     return apply
+
+
+async def _ended(connections: Connections, deadline: float) -> None:
+    """Wait until what was still being attempted when its connection was closed has its end in the journal."""
+    while connections.open_connections and time.monotonic() < deadline:
+        await asyncio.sleep(0.01)
 
 
 async def _drained(table: ChannelTable, deadline: float) -> None:

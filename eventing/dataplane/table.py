@@ -238,6 +238,11 @@ class ChannelTable:
             for worker in served.workers.values()
         )
 
+    def dropped(self, reason: str) -> int:
+        """How many events were dropped with this reason at the subscriptions in force."""
+        workers = (worker for served in self._served.values() for worker in served.workers.values())
+        return sum(worker.metrics.ends.get(("dropped", reason), 0) for worker in workers)
+
     async def aclose(self, deadline: float, *, grace_s: float = 0.0) -> None:
         """Stop every worker by `deadline` and close every channel. What volatile channels still hold then goes to
         dead-letter sinks, which have `grace_s` seconds for it, or ends with reason Shutdown."""

@@ -31,6 +31,7 @@ class Role:
     sockets: tuple[str, ...] = ()  # names of the listeners that it inherits
     after: tuple[str, ...] = ()  # roles that must be ready before it gets its settings; those needed first come first
     stop_rank: int = 0  # lower stops first
+    holds: str = ""  # what is lost, in words, when its process does not come to its own end
     essential: bool = True  # the mesh is ready when all essential ones are; one that fails during the start ends it
 
 

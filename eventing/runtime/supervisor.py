@@ -44,6 +44,7 @@ ROLES: Final = (
         sockets=("ingress", "metrics"),
         after=("control",),
         stop_rank=1,
+        holds="what in-memory channels held",
     ),
 )
 QUICKSTART: Final = Role(
@@ -191,7 +192,7 @@ class Supervisor:
         for child in self._children.values():
             if child.process is not None and (code := child.process.poll()) is not None:
                 self._drop(child)
-                self._lost(child, _ending(code))
+                self._lost(child, _ending(code), drained=code == 0)
 
     def _drop(self, child: Child) -> None:
         """Read the last words of a process that has ended, and forget it."""
@@ -201,11 +202,12 @@ class Supervisor:
             self._selector.unregister(child.reports_fd)
         child.forget()
 
-    def _lost(self, child: Child, how: str) -> None:
+    def _lost(self, child: Child, how: str, *, drained: bool = False) -> None:
         if not self._ready and child.role.essential:
             raise StartError(f"the {child.role.name} process {how} during the start; what it said is above")
         pause_s = child.back_off()
-        self._say("process ended, starting it again", "error", role=child.role.name, how=how, pause=f"{pause_s:g}s")
+        lost = {"lost": child.role.holds} if child.role.holds and not drained else {}
+        self._say("process ended, starting it again", "error", role=child.role.name, how=how, pause=f"{pause_s:g}s", **lost)
 
     # Stopping
 
@@ -220,7 +222,8 @@ class Supervisor:
             self._say("stopped at once, without waiting for what was in flight", "warning")
             return _INTERRUPTED
         for child in late:
-            self._say("did not stop in time, killed", "error", role=child.role.name)
+            lost = {"lost": child.role.holds} if child.role.holds else {}
+            self._say("did not stop in time, killed", "error", role=child.role.name, **lost)
         self._say("stopped")
         return 1 if late else 0
 

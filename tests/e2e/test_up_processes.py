@@ -54,6 +54,7 @@ def test_a_killed_data_plane_comes_back_and_delivers(tmp_path: Path) -> None:
             subscriber.get(mesh.send_until_due())
             assert mesh.children()["Control"] == before["Control"]
             assert "process ended, starting it again" in mesh.log
+            assert "what in-memory channels held" in mesh.log
             assert mesh.stop() == 0, mesh.log
 
 

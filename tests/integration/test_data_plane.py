@@ -12,6 +12,7 @@ import pytest
 
 from eventing.channels import channel_factories
 from eventing.dataplane import DataPlane, DataPlaneSettings
+from eventing.dataplane.openapi import API
 from eventing.errors import ApiUnavailableError, ObjectExistsError, ResourceExpiredError
 from eventing.kube import KubeClient
 from eventing.kube.client import Outage
@@ -111,7 +112,7 @@ class Plane:
         return (await self.ingress.request("POST", f"/default/{channel}", head, b"{}")).status
 
     async def trace(self, id_: str) -> dict[str, Any]:
-        status, body = await self.get(f"/trace/{id_}", "authorization: Bearer secret")
+        status, body = await self.get(f"{API}/trace/{id_}", "authorization: Bearer secret")
         assert status == 200
         return {d["uid"]: d for match in json.loads(body)["matches"] for d in match["deliveries"]}
 
@@ -143,6 +144,8 @@ async def plane(api: TinyApi, **settings: Any) -> AsyncIterator[Plane]:
         if not running.done():
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+        for sock in sockets:  # one that was told to stop before it served has not
+            sock.close()
 
 
 async def until(condition: Any, within: float = 10.0) -> None:
@@ -166,7 +169,7 @@ async def test_it_serves_reports_and_answers_questions(sink: Sink) -> None:
         assert b"process_resident_memory_bytes" in metrics
         assert (await one.trace("1"))["s"]["state"] == "delivered"
         for head in ("", "authorization: Bearer wrong", "authorization: Basic c2VjcmV0"):
-            assert (await one.get("/trace/1", head))[0] == 401
+            assert (await one.get(f"{API}/trace/1", head))[0] == 401
         assert (await one.get("/nope"))[0] == 404
         assert (await one.admin.request("POST", "/metrics")).status == 405
         api.put("more", subscriber("t", sink.url + "/t"))

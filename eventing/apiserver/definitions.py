@@ -1,10 +1,11 @@
 """Serving the kinds of CustomResourceDefinitions: names accepted, conditions written, objects removed with their definition."""
 
 import asyncio
+import copy
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -12,6 +13,7 @@ from eventing.apiserver.crd import CLEANUP, CUSTOM_RESOURCE_DEFINITION, defined_
 from eventing.apiserver.failures import qualified
 from eventing.apiserver.registry import Registry, Resource
 from eventing.apiserver.requests import Options, Request
+from eventing.apiserver.schema import Findings
 from eventing.apiserver.store import Change, Key, Record, Store
 from eventing.apiserver.watching import Watches
 from eventing.apiserver.writing import DeleteOptions, Writer
@@ -40,6 +42,7 @@ class Definitions:
         self._resource = Resource(CUSTOM_RESOURCE_DEFINITION)
         registry.add(self._resource)
         self._served: dict[str, Resource] = {}  # by name of the definition
+        self._to_complete: set[str] = set()  # names whose objects were stored under another schema, as far as we know
         self._dirty: dict[str, None] = {}
         self._wake = asyncio.Event()
         for record in store.collection(self._resource.key).sorted():
@@ -105,6 +108,7 @@ class Definitions:
             if not self._conflicts(resource):
                 self._registry.add(resource)
                 self._served[name] = resource
+                self._to_complete.add(name)
         elif resource is None:
             self._withdraw(name)
 
@@ -141,6 +145,14 @@ class Definitions:
         await self._writer.amend(
             self._resource, record.key, record.header.uid, lambda obj: _write_status(obj, conflict, self._now())
         )
+        if name in self._to_complete and (resource := self._served.get(name)) is not None:
+            self._to_complete.discard(name)
+            await self._complete(resource)
+
+    async def _complete(self, resource: Resource) -> None:
+        """Give the objects that are there already the defaults of the schema. Kubernetes does so whenever it reads one."""
+        for key, record in list(self._store.collection(resource.key).records.items()):
+            await self._writer.amend(resource, key, record.header.uid, partial(_complete, resource))
 
     async def _clean_up(self, name: str, record: Record) -> None:
         """Remove all objects of the kind, then let the definition go."""
@@ -160,6 +172,28 @@ class Definitions:
             await self._writer.delete(resource, key, DeleteOptions(propagation="Background"))
         except ObjectNotFoundError:
             return
+
+
+def _complete(resource: Resource, obj: Object) -> bool:
+    walked = copy.deepcopy(obj)
+    resource.node.walk(walked, "", Findings())
+    return _add_missing(obj, walked)
+
+
+def _add_missing(obj: Any, walked: Any) -> bool:
+    """Take over what a walk has filled in; not what it has pruned, which an earlier edition of the definition may want back."""
+    added = False
+    if isinstance(obj, dict) and isinstance(walked, dict):
+        for name, value in walked.items():
+            if name in obj:
+                added |= _add_missing(obj[name], value)
+            else:
+                obj[name] = value
+                added = True
+    elif isinstance(obj, list) and isinstance(walked, list):
+        for item, value in zip(obj, walked, strict=True):
+            added |= _add_missing(item, value)
+    return added
 
 
 def _renewed(wanted: Object, obj: Object) -> Object:

@@ -108,6 +108,22 @@ async def test_a_changed_schema_is_in_force_at_once(api: Client) -> None:
     assert (await api.create(WIDGETS, widget("w", size=1, more="x")))["spec"]["more"] == "x"
 
 
+async def test_objects_that_are_there_get_new_defaults_and_lose_nothing(api: Client) -> None:
+    await api.create(CRDS, WIDGET)
+    await api.create(WIDGETS, widget("w", size=1, color="blue"))
+    path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties"
+    patch = [
+        {"op": "remove", "path": f"{path}/color"},
+        {"op": "add", "path": f"{path}/more", "value": {"type": "string", "default": "x"}},
+    ]
+    patch.append({"op": "remove", "path": "/spec/versions/0/selectableFields"})
+    await api.patch(f"{CRDS}/widgets.example.com", patch, "application/json-patch+json")
+    async with asyncio.timeout(10):
+        while (found := await api.get(f"{WIDGETS}/w"))["spec"] != {"size": 1, "color": "blue", "more": "x"}:
+            await asyncio.sleep(0.01)
+    assert found["metadata"]["generation"] == 1
+
+
 async def test_objects_and_definition_survive_a_restart(serving: Serving, tmp_path: Any) -> None:
     async with serving(tmp_path / "db") as api:
         await api.create(CRDS, WIDGET)

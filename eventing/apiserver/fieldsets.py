@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 __all__ = [
+    "Emptied",
     "FieldSet",
     "Schema",
     "below",
@@ -19,8 +20,10 @@ __all__ = [
     "element_key",
     "field_set",
     "intersection",
+    "is_member",
     "list_form",
     "members",
+    "named",
     "path_text",
     "union",
 ]
@@ -61,35 +64,66 @@ def element_key(item: Any, schema: Schema) -> str | None:
     return f"k:{msgspec.json.encode(values).decode()}" if values else None
 
 
-def _atomic(value: Any, schema: Schema) -> bool:
+def _form(value: Any, schema: Schema) -> str:
+    """map, list (both with parts that have owners) or leaf."""
     if isinstance(value, dict):
-        return schema.get("x-kubernetes-map-type") == "atomic"
-    return not isinstance(value, list) or list_form(schema) == "atomic"
+        return "leaf" if schema.get("x-kubernetes-map-type") == "atomic" else "map"
+    return "list" if isinstance(value, list) and list_form(schema) != "atomic" else "leaf"
 
 
-def field_set(value: Any, schema: Schema, *, parents: bool = False) -> FieldSet:
-    """All fields of a value. With `parents`, objects that hold fields are members, too (as in a comparison)."""
-    if _atomic(value, schema) or not value:
+def _parts(value: Any, schema: Schema) -> Iterator[tuple[str, Any, Schema]]:
+    """The parts of a map or list, each with its path element and schema."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield f"f:{name}", item, below(schema, name)
+    else:
+        items = schema.get("items") or _OPEN
+        for item in value:
+            if (key := element_key(item, schema)) is not None:
+                yield key, item, items
+
+
+def field_set(value: Any, schema: Schema) -> FieldSet:
+    """The fields that a configuration sets: its leaves, all elements of lists, all entries of maps that no schema declares.
+
+    A list that merges sets nothing where it is empty.
+    """
+    return _set_by(value, schema) or {}
+
+
+def _set_by(value: Any, schema: Schema) -> FieldSet | None:
+    """The node of a value; None where it sets nothing."""
+    form = _form(value, schema)
+    if form == "leaf" or value == {}:
         return {}
     result: FieldSet = {}
-    if isinstance(value, dict):
-        declared = schema.get("properties") or {}
-        for name, item in value.items():
-            node = field_set(item, below(schema, name), parents=parents)
-            if node and (parents or name not in declared) and isinstance(item, dict):
-                node[_SELF] = {}
-            result[f"f:{name}"] = node
-        return result
-    items = schema.get("items") or _OPEN
-    for item in value:
-        key = element_key(item, schema)
-        if key is not None:
-            node = field_set(item, items, parents=parents) if isinstance(item, dict) else {}
-            result[key] = {_SELF: {}, **node} if node else {}
-    return result
+    declared = (schema.get("properties") or {}) if form == "map" else None
+    for key, item, part in _parts(value, schema):
+        node = _set_by(item, part)
+        if declared is None or key[2:] not in declared:
+            result[key] = _member(node or {})
+        elif node is not None:
+            result[key] = node
+    return result or None
+
+
+def _all_of(value: Any, schema: Schema) -> FieldSet:
+    """The node of a value that is new, or gone: everything in it is a member."""
+    if _form(value, schema) == "leaf":
+        return {}
+    return _member({key: _all_of(item, part) for key, item, part in _parts(value, schema)})
 
 
 _NONE: Final = object()
+
+
+class Emptied:
+    """In place of a map or list out of which everything was taken. To a comparison it is the empty one, as null is."""
+
+    __slots__ = ("was",)
+
+    def __init__(self, was: type[dict[str, Any]] | type[list[Any]]) -> None:
+        self.was = was
 
 
 def compare(old: Any, new: Any, schema: Schema) -> tuple[FieldSet, FieldSet]:
@@ -100,24 +134,28 @@ def compare(old: Any, new: Any, schema: Schema) -> tuple[FieldSet, FieldSet]:
 
 def _compare(old: Any, new: Any, schema: Schema) -> tuple[FieldSet | None, FieldSet | None]:
     if old is _NONE:
-        return _member(field_set(new, schema, parents=True)), None
+        return _all_of(new, schema), None
     if new is _NONE:
-        return None, _member(field_set(old, schema, parents=True))
+        return None, _all_of(old, schema)
     if old == new:
         return None, None
-    if isinstance(old, dict) and isinstance(new, dict) and not _atomic(new, schema):
-        pairs = {f"f:{name}": (old.get(name, _NONE), new.get(name, _NONE), below(schema, name)) for name in {**old, **new}}
-    elif isinstance(old, list) and isinstance(new, list) and not _atomic(new, schema):
-        before = {element_key(item, schema): item for item in old}
-        after = {element_key(item, schema): item for item in new}
-        items = schema.get("items") or _OPEN
-        pairs = {key: (before.get(key, _NONE), after.get(key, _NONE), items) for key in {**before, **after} if key is not None}
-    else:
+    old, new = _or_empty(old, new), _or_empty(new, old)
+    if not old and old == new:
+        return {}, None  # null, and what is empty
+    before, after = _form(old, schema), _form(new, schema)
+    if before != after:  # in parts that no schema describes
+        added, gone = _all_of(new, schema), _all_of(old, schema)
+        gone.pop(_SELF, None)
+        return _member(added), gone or None
+    if before == "leaf":
         return {}, None
+    left = {key: (item, part) for key, item, part in _parts(old, schema)}
+    right = {key: (item, part) for key, item, part in _parts(new, schema)}
     changed: FieldSet = {}
     removed: FieldSet = {}
-    for key, (left, right, part) in pairs.items():
-        more, less = _compare(left, right, part)
+    for key in {**left, **right}:
+        item, part = left.get(key) or (_NONE, right[key][1])
+        more, less = _compare(item, right[key][0] if key in right else _NONE, part)
         if more is not None:
             changed[key] = more
         if less is not None:
@@ -125,11 +163,33 @@ def _compare(old: Any, new: Any, schema: Schema) -> tuple[FieldSet | None, Field
     return changed or None, removed or None
 
 
+def _or_empty(value: Any, other: Any) -> Any:
+    if value is None or isinstance(value, Emptied):
+        return {} if isinstance(other, dict) else [] if isinstance(other, list) else None
+    return value
+
+
+def named(fields: FieldSet, schema: Schema) -> FieldSet:
+    """The set with the declared fields on the way to its members, which then go and stay as a whole."""
+    result: FieldSet = {}
+    declared = schema.get("properties") or {}
+    for key, node in fields.items():
+        if key == _SELF:
+            result[key] = node
+        elif key.startswith("f:"):
+            inner = named(node, below(schema, key[2:]))
+            result[key] = _member(inner) if key[2:] in declared else inner
+        else:
+            result[key] = named(node, schema.get("items") or _OPEN)
+    return result
+
+
 def _member(node: FieldSet) -> FieldSet:
     return {_SELF: {}, **node} if node else node
 
 
-def _is_member(node: FieldSet) -> bool:
+def is_member(node: FieldSet) -> bool:
+    """Whether the field itself is in the set, not only parts of it."""
     return not node or _SELF in node
 
 
@@ -141,7 +201,7 @@ def union(one: FieldSet, other: FieldSet) -> FieldSet:
             result[key] = node
         else:
             both = union(mine, node)
-            if both and (_is_member(mine) or _is_member(node)):
+            if both and (is_member(mine) or is_member(node)):
                 both[_SELF] = {}
             result[key] = both
     return result
@@ -166,7 +226,7 @@ def _combine(one: FieldSet, other: FieldSet, *, keep: bool) -> FieldSet:
             if not keep:
                 result[key] = node
             continue
-        member = _is_member(node) and _is_member(theirs) is keep
+        member = is_member(node) and is_member(theirs) is keep
         children = _combine(node, theirs, keep=keep)
         if children:
             result[key] = {_SELF: {}, **children} if member else children
@@ -179,7 +239,7 @@ def members(fields: FieldSet, path: tuple[str, ...] = ()) -> Iterator[tuple[str,
     """The paths of all members."""
     for key, node in fields.items():
         if key != _SELF:
-            if _is_member(node):
+            if is_member(node):
                 yield (*path, key)
             yield from members(node, (*path, key))
 

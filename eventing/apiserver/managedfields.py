@@ -7,7 +7,7 @@ from typing import Any, Final
 from eventing.apiserver.fieldsets import FieldSet, Schema, compare, difference, union
 from eventing.resources.kinds import Object
 
-__all__ = ["Manager", "Ownership", "owned_part", "record_update"]
+__all__ = ["Manager", "Ownership", "owned_fields", "owned_part", "record_update"]
 
 _TRACKED_METADATA: Final = ("labels", "annotations", "finalizers", "ownerReferences", "generateName")
 _MAX_UPDATERS: Final = 10
@@ -25,12 +25,16 @@ class Manager:
 
 def owned_part(obj: Object) -> Object:
     """The part of an object whose fields have owners."""
-    part = {name: value for name, value in obj.items() if name not in {"apiVersion", "kind", "metadata"}}
     metadata = obj.get("metadata") or {}
-    tracked = {name: metadata[name] for name in _TRACKED_METADATA if metadata.get(name)}
-    if tracked:
-        part["metadata"] = tracked
-    return part
+    part: Object = {"metadata": {name: metadata[name] for name in _TRACKED_METADATA if metadata.get(name)}}
+    return part | {name: value for name, value in obj.items() if name not in {"apiVersion", "kind", "metadata"}}
+
+
+def owned_fields(fields: FieldSet) -> FieldSet:
+    """Without `metadata` itself, which nobody owns."""
+    parts = {key: node for key, node in (fields.get("f:metadata") or {}).items() if key != "."}
+    rest = {key: node for key, node in fields.items() if key != "f:metadata"}
+    return {"f:metadata": parts, **rest} if parts else rest
 
 
 class Ownership:
@@ -127,7 +131,10 @@ def record_update(old: Object | None, new: Object, schema: Schema, manager: Mana
         ownership = Ownership.of({**new, "metadata": {"managedFields": given}})
         if not ownership and old is not None:
             ownership = Ownership.of(old)
-    changed, removed = compare(owned_part(old) if old is not None else {}, owned_part(new), schema)
+    if old is not None and not ownership:
+        new["metadata"].pop("managedFields", None)  # nobody applies it: tracking begins with the first apply
+        return
+    changed, removed = map(owned_fields, compare(owned_part(old or {}), owned_part(new), schema))
     if changed or removed:
         gone = union(changed, removed)
         for other in ownership.others(manager):

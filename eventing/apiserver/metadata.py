@@ -44,6 +44,7 @@ METADATA_SCHEMA: Final[dict[str, Any]] = {
             "x-kubernetes-list-map-keys": ["uid"],
             "items": {
                 "type": "object",
+                "x-kubernetes-map-type": "atomic",
                 "required": ["apiVersion", "kind", "name", "uid"],
                 "properties": {
                     "apiVersion": _STRING,

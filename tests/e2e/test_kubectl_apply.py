@@ -91,7 +91,7 @@ def test_server_side_conflicts_and_force(k: Kubectl) -> None:
     mine = ("apply", "--server-side", "--field-manager=bob", "-f", "-")
     said = k(*mine, given=subscription_object(TWO), code=1)
     assert "Apply failed with 1 conflict" in said
-    assert 'conflict with "kubectl" using messaging.knative.dev/v1: .spec.subscriber.uri' in said
+    assert 'conflict with "kubectl": .spec.subscriber.uri' in said
     assert "--force-conflicts" in said, "kubectl's own advice follows from the causes"
     assert "serverside-applied" in k(*mine, "--force-conflicts", given=subscription_object(TWO))
     managers = k.json("get", "subscriptions/printer", "--show-managed-fields")["metadata"]["managedFields"]
@@ -108,7 +108,7 @@ def test_what_a_manager_stops_applying_goes_unless_it_is_shared(k: Kubectl) -> N
     k(*ann, given=config_map_object(c="3"))
     assert k.json("get", "configmap/config")["data"] == {"a": "1", "c": "3"}
     said = k(*bob, given=config_map_object(a="1", c="4"), code=1)
-    assert 'conflict with "ann" using v1: .data.c' in said
+    assert 'conflict with "ann": .data.c' in said
 
 
 def test_lists_with_keys_merge_by_them(k: Kubectl) -> None:

@@ -29,6 +29,10 @@ TOOLS = {
         _named("CRDCHECK", "crdcheck"),
         "build it with Go (go build -C tests/support/crdcheck -o PATH) and give PATH in $CRDCHECK",
     ),
+    "applycheck": (
+        _named("APPLYCHECK", "applycheck"),
+        "build it with Go (go build -C tests/support/applycheck -o PATH) and give PATH in $APPLYCHECK",
+    ),
     "node": (
         _named("NODE", "node") if (_JS_PEER / "node_modules" / "cloudevents").is_dir() else [],
         "install Node.js 20 or newer, then: npm ci --prefix tests/support/cloudevents_js",
@@ -98,6 +102,16 @@ def kubectl(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def crdcheck() -> Path:
     """Kubernetes' own checks of CustomResourceDefinitions (tests/support/crdcheck). Tests that use it are marked `crdcheck`."""
-    paths, _ = TOOLS["crdcheck"]
-    assert paths, "a test that uses crdcheck must be marked with pytest.mark.crdcheck"
+    return _tool("crdcheck")
+
+
+@pytest.fixture(scope="session")
+def applycheck() -> Path:
+    """Kubernetes' own server-side apply (tests/support/applycheck). Tests that use it are marked `applycheck`."""
+    return _tool("applycheck")
+
+
+def _tool(name: str) -> Path:
+    paths, _ = TOOLS[name]
+    assert paths, f"a test that uses {name} must be marked with pytest.mark.{name}"
     return paths[0]

@@ -47,7 +47,7 @@ _CHARSET = re.compile(rb"charset=\"?([^\s;\"]+)", re.IGNORECASE)
 # What a hop passes on besides the event itself: Knative's dispatcher, reference "Headers"; and W3C trace context.
 _TRAVELLING = frozenset({"traceparent", "tracestate", "x-request-id"})
 _TRAVELLING_PREFIXES = ("knative-", "x-b3-")
-_FRAMING = frozenset({"host", "content-length", "transfer-encoding", "expect"})
+_FRAMING = frozenset({"host", "content-length", "transfer-encoding", "expect", "connection"})
 _ASKED_FOR = frozenset({"authorization", "retry-after", "content-encoding", "eventing-reason"})
 # How many channels an event has been through, this one included (docs/decisions/0005-loops.md). Knative's dispatchers hand it on.
 HOPS_HEADER: Final = b"knative-eventing-hops"
@@ -147,7 +147,7 @@ def decode(headers: Headers, body: bytes) -> list[Event]:
         elif name.attribute is not None:
             break
         elif name.hops:
-            hops = _hops(value)
+            hops = max(hops, _hops(value))
         elif name.lower == b"content-encoding":
             break
     else:

@@ -244,6 +244,15 @@ class ServerConnection(asyncio.Protocol):
                 raise _RefusedError
         elif name == b"expect" and value.strip(b" \t").lower() == b"100-continue":
             self._expects = self._parser.get_http_version() != "1.0"
+        elif name == b"connection":
+            self._check_version()
+
+    def _check_version(self) -> None:
+        """To be asked where it may be another one: HTTP/1.1 without a Connection header keeps its connection, no other does."""
+        version = self._parser.get_http_version()
+        if version not in _VERSIONS:
+            self._refuse(505, f"HTTP/{version} is not spoken here, HTTP/1.1 is")
+            raise _RefusedError
 
     def on_headers_complete(self) -> None:
         self._state = self.BODY
@@ -275,9 +284,8 @@ class ServerConnection(asyncio.Protocol):
         if not self._body and self._parser.should_upgrade():
             return  # `_ignore_upgrade` follows
         keep_alive = self._parser.should_keep_alive()
-        if not keep_alive and self._parser.get_http_version() not in _VERSIONS:
-            self._refuse(505, f"HTTP/{self._parser.get_http_version()} is not spoken here, HTTP/1.1 is")
-            raise _RefusedError
+        if not keep_alive:
+            self._check_version()
         body = self._body
         request = Request(
             self,

@@ -106,6 +106,8 @@ REFUSED = [
     ("a space in the target", 400, POST.replace(b"orders ", b"orders x ") + b"\r\n"),
     ("a control in the target", 400, POST.replace(b"orders ", b"orders\x01 ") + b"\r\n"),
     ("HTTP/0.9", 505, b"POST /default/orders\r\n\r\n"),
+    ("HTTP/0.9, kept alive", 505, POST.replace(b" HTTP/1.1", b"") + b"connection: keep-alive\r\n\r\n"),
+    ("HTTP/2.0, kept alive", 505, POST.replace(b"1.1", b"2.0") + b"connection: keep-alive\r\n\r\n"),
     ("HTTP/1.2", 400, POST.replace(b"1.1", b"1.2") + b"\r\n"),
     ("HTTP/2.0", 505, POST.replace(b"1.1", b"2.0") + b"\r\n"),
     ("HTTP/2, by its preface", 400, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),

@@ -6,19 +6,19 @@ from typing import Any, Final
 import msgspec
 
 from eventing import __version__
-from eventing.journal.documents import Feed, Problem, Standing, Trace
+from eventing.journal.documents import Feed, Problem, Standing, Trace, Why
 
 __all__ = ["API", "document"]
 
 API: Final = "/api/v1"
-_ANSWERS: Final = (Trace, Feed, Standing, Problem)
+_ANSWERS: Final = (Trace, Feed, Standing, Problem, Why)  # the last is what `eventing why -o json` makes of the third
 
 
 @cache
 def document() -> dict[str, Any]:
     """OpenAPI 3.1."""
     references, components = msgspec.json.schema_components(_ANSWERS, ref_template="#/components/schemas/{name}")
-    trace, feed, standing, problem = references
+    trace, feed, standing, problem, _ = references
     subscription = "Namespace and name of a Subscription, as in default/orders."
     return {
         "openapi": "3.1.0",

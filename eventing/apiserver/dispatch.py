@@ -1,6 +1,7 @@
 """From an HTTP request to a verb on a resource. There is one way for all kinds: they are data."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -34,6 +35,7 @@ from eventing.apiserver.store import Store
 from eventing.apiserver.watching import Watches
 from eventing.apiserver.writing import DeleteOptions, Writer
 from eventing.errors import ApiError
+from eventing.observe.control_metrics import ApiMetrics
 from eventing.resources.kinds import Object
 
 __all__ = ["Dispatcher", "Target", "parse_request"]
@@ -63,12 +65,15 @@ async def parse_request(scope: Scope, receive: Receive) -> Request:
 class Dispatcher:
     """The ASGI application under `/api` and `/apis`."""
 
-    def __init__(self, registry: Registry, store: Store, reader: Reader, writer: Writer, watches: Watches) -> None:
+    def __init__(
+        self, registry: Registry, store: Store, reader: Reader, writer: Writer, watches: Watches, metrics: ApiMetrics
+    ) -> None:
         self._registry = registry
         self._store = store
         self._reader = reader
         self._writer = writer
         self._watches = watches
+        self._metrics = metrics
         self._verbs: dict[tuple[str, bool], Callable[[Target, Request], Awaitable[tuple[int, bytes]]]] = {
             ("GET", True): self._get,
             ("PUT", True): self._put,
@@ -80,13 +85,18 @@ class Dispatcher:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        verb_name = resource = ""
         try:
             request = await parse_request(scope, receive)
             target = self._target(request)
+            if target is not None:
+                verb_name, resource = _verb_name(target, request), target.resource.key
             if target is None:
                 code, body = review(request)
             elif request.method == "GET" and not target.subresource and request.flag("watch"):
                 await self._watch(target, request, scope, receive, send)
+                self._metrics.answered(verb_name, resource, 200, None)
                 return
             else:
                 method = "GET" if request.method == "HEAD" else request.method
@@ -95,13 +105,16 @@ class Dispatcher:
                     raise method_not_allowed()
                 code, body = await verb(target, request)
         except ApiError as error:
+            code = error.code
             await answer_error(send, error)
         except RecursionError:
+            code = 400
             await answer_error(send, bad_request("the request is nested too deep"))
         except ClientGoneError:
             return
         else:
             await answer(send, code, body, headers=[(b"warning", _warning(text)) for text in request.warnings])
+        self._metrics.answered(verb_name, resource, code, time.perf_counter() - began)
 
     def _target(self, request: Request) -> Target | None:
         """Raises 404 for what is not served. None for reviews, which are asked and not kept."""
@@ -249,6 +262,27 @@ def _warning(text: str) -> bytes:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     printable = "".join(letter if letter.isprintable() else "?" for letter in escaped)
     return f'299 - "{printable}"'.encode()
+
+
+_VERBS: Final = {
+    ("GET", True): "get",
+    ("HEAD", True): "get",
+    ("PUT", True): "update",
+    ("DELETE", True): "delete",
+    ("GET", False): "list",
+    ("HEAD", False): "list",
+    ("POST", False): "create",
+    ("DELETE", False): "deletecollection",
+}
+
+
+def _verb_name(target: Target, request: Request) -> str:
+    """As Kubernetes names it; "" for what is none."""
+    if request.method == "PATCH":
+        return "apply" if request.content_type == APPLY_PATCH else "patch"
+    if request.method == "GET" and not target.subresource and request.flag("watch"):
+        return "watch"
+    return _VERBS.get((request.method, bool(target.name)), "")
 
 
 def _delete_options(request: Request) -> DeleteOptions:

@@ -1,5 +1,6 @@
 """The routes: discovery, OpenAPI, version, and everything about objects for the dispatcher."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -34,8 +35,8 @@ _V2_TYPE: Final = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 _FOR_GOOD: Final = {"Cache-Control": "public, immutable", "Expires": "Fri, 01 Jan 2100 00:00:00 GMT"}
 
 
-def documents_app(registry: Registry, dispatcher: ASGIApp) -> Starlette:
-    """The application: documents made from the registry; `/api/…` and `/apis/…` below a version go to the dispatcher."""
+def documents_app(registry: Registry, dispatcher: ASGIApp, expose: Callable[[str], tuple[str, bytes]]) -> Starlette:
+    """The application: `/metrics`, documents made from the registry; all else below a version is the dispatcher's."""
     discovery, openapi = Discovery(registry), OpenApi(registry)
 
     async def version(_request: Request) -> Response:
@@ -78,12 +79,19 @@ def documents_app(registry: Registry, dispatcher: ASGIApp) -> Starlette:
         for name, versions in groups.items():
             if name:
                 listed += [f"/apis/{name}", *(f"/apis/{name}/{version}" for version in versions)]
-        return _json(msgspec.json.encode({"paths": [*listed, "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]}))
+        return _json(
+            msgspec.json.encode({"paths": [*listed, "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]})
+        )
+
+    async def measured(request: Request) -> Response:
+        content_type, body = expose(request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type})
 
     app = Starlette(
         routes=[
             Route("/", paths),
             Route("/version", version),
+            Route("/metrics", measured),
             Route("/api", roots),
             Route("/apis", roots),
             Route("/api/{version}", core_version),

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterat
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random, SystemRandom
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import uvicorn
@@ -29,9 +29,13 @@ from eventing.apiserver.store import Store
 from eventing.apiserver.watching import Watches
 from eventing.apiserver.writing import Writer
 from eventing.errors import ObjectExistsError
+from eventing.observe.control_metrics import ApiMetrics
 from eventing.observe.health import Check, Health, State
 from eventing.observe.stalls import loop_check
 from eventing.resources.kinds import Kind, Object
+
+if TYPE_CHECKING:
+    from prometheus_client.registry import Collector, CollectorRegistry
 
 __all__ = ["ApiServer"]
 
@@ -79,9 +83,12 @@ class ApiServer:
         self._definitions = Definitions(self._store, self._registry, self._writer, self._watches, now=self._now)
         self._writer.protects = self._definitions.protects
         self._garbage = Garbage(self._store, self._registry, self._writer)
-        dispatcher = Dispatcher(self._registry, self._store, reader, self._writer, self._watches)
+        metrics = self._metrics = ApiMetrics()
+        dispatcher = Dispatcher(self._registry, self._store, reader, self._writer, self._watches, metrics)
+        self._collectors: list[Callable[[], Collector]] = [self._collector]
+        self._exposed: CollectorRegistry | None = None
         self.app: ASGIApp = Access(
-            documents_app(self._registry, dispatcher),
+            documents_app(self._registry, dispatcher, self._expose),
             users=dict(users),
             allowed_hosts=list(allowed_hosts),
             health=Health(live=lambda: [loop_check()], ready=lambda: [*self._checks(), *ready()]),
@@ -158,6 +165,27 @@ class ApiServer:
                 obj: Object = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
                 with contextlib.suppress(ObjectExistsError):
                     await self._writer.create(resource, "", obj, Options(manager="eventing-apiserver"), request)
+
+    def show(self, collector: "Callable[[], Collector]") -> None:
+        """`/metrics` has this too; it is made when somebody scrapes."""
+        self._collectors.append(collector)
+        self._exposed = None
+
+    def _collector(self) -> "Collector":
+        from eventing.observe.control_exposition import ApiCollector
+
+        return ApiCollector(self._metrics, watches=self._watches.by_resource, objects=self._objects)
+
+    def _expose(self, accept: str) -> tuple[str, bytes]:
+        # Loaded when somebody scrapes: an idle mesh is to be small.
+        from eventing.observe.exposition import expose, registry
+
+        if self._exposed is None:
+            self._exposed = registry("control", *(collector() for collector in self._collectors))
+        return expose(self._exposed, accept)
+
+    def _objects(self) -> dict[str, int]:
+        return {resource: len(collection.records) for resource, collection in self._store.collections()}
 
     def _checks(self) -> Iterator[Check]:
         stopping = self._watches.stopping

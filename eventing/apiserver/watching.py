@@ -5,6 +5,7 @@ lists again). Each change is encoded once for all watchers with the same view.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
@@ -58,6 +59,10 @@ class Watches:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def by_resource(self) -> Counter[str]:
+        """How many are open of each resource."""
+        return Counter(watcher.resource.key for watcher in self._open)
 
 
 class Watcher:

@@ -11,9 +11,11 @@ Subscription ──▶ subscriptions ──(entry)──▶ backing channel ─�
 import asyncio
 import contextlib
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from typing import TYPE_CHECKING
 
 from eventing.channels import ChannelFactory
 from eventing.control.backing import BackingReconciler
@@ -32,6 +34,9 @@ from eventing.resources.core import SERVICE
 from eventing.resources.dataplane import DATA_PLANE, DATA_PLANE_NAMESPACE
 from eventing.resources.kinds import Kind, Object
 from eventing.resources.messaging import CHANNEL, SUBSCRIPTION
+
+if TYPE_CHECKING:
+    from eventing.observe.control_exposition import ControllersCollector
 
 __all__ = ["Controllers"]
 
@@ -79,6 +84,7 @@ class Controllers:
         }
         followed = [*caches.values(), *(backing.cache for backing in self._backings.values())]
         services = self._cache(SERVICE)
+        self._followed = followed
         self._caches = [*followed, services, planes]
         self._world = world = World(
             client=client,
@@ -140,6 +146,23 @@ class Controllers:
     async def synced(self) -> None:
         """Wait until everything there is has been listed and the loops are at work."""
         await self._synced.wait()
+
+    def collector(self) -> "ControllersCollector":
+        """For `/metrics`."""
+        from eventing.observe.control_exposition import ControllersCollector  # when somebody scrapes
+
+        return ControllersCollector(
+            loops=lambda: [(name, loop.metrics, loop.due, loop.waiting) for name, loop in self._loops.items()],
+            readiness=self._readiness,
+        )
+
+    def _readiness(self) -> Counter[tuple[str, str]]:
+        found: Counter[tuple[str, str]] = Counter()
+        for cache in self._followed:
+            kind = cache.kind
+            resource = f"{kind.plural}.{kind.group}" if kind.group else kind.plural
+            found.update((resource, str((condition_of(obj) or {}).get("status", "Unknown"))) for obj in cache.list())
+        return found
 
     def checks(self) -> list[Check]:
         """For `/readyz`: whether the controllers are at work, and whom they hear from."""

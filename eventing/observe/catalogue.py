@@ -132,7 +132,42 @@ _ROWS: Final = (
         "Spans exported, failed at the collector, or dropped because the queue to it was full.",
         ("outcome",),
     ),
+    # Control: the embedded API server (its /metrics needs a token) and the controllers.
+    Metric(
+        "eventing_api_requests",
+        "counter",
+        "Requests to the API server, a watch when it ends; resource is PLURAL.GROUP, empty for what is not served.",
+        ("verb", "resource", "code"),
+    ),
+    Metric(
+        "eventing_api_request_duration_seconds",
+        "histogram",
+        "From the request to its answer, watches left out.",
+        ("verb", "resource"),
+    ),
+    Metric("eventing_api_watches", "gauge", "Open watches.", ("resource",)),
+    Metric("eventing_api_objects", "gauge", "Objects stored.", ("resource",)),
+    Metric(
+        "eventing_reconciles",
+        "counter",
+        "Looks at an object: done, again, conflict, terminal (the object is at fault), error, defect.",
+        ("controller", "result"),
+        "kn.workqueue.process.duration (count)",
+    ),
+    Metric(
+        "eventing_reconcile_duration_seconds",
+        "histogram",
+        "How long a look took.",
+        ("controller",),
+        "kn.workqueue.process.duration",
+    ),
+    Metric("eventing_reconcile_due", "gauge", "Objects that are to be looked at now.", ("controller",), "kn.workqueue.depth"),
+    Metric("eventing_reconcile_waiting", "gauge", "Objects that are to be looked at later: back-off, resync.", ("controller",)),
+    Metric("eventing_resources", "gauge", "Objects by the status of their Ready condition.", ("resource", "ready")),
     # Every process.
+    Metric("eventing_loop_lag_seconds", "gauge", "How late the event loop was when last looked at; it is each second."),
+    Metric("eventing_loop_longest_lag_seconds", "gauge", "How late it was at worst."),
+    Metric("eventing_loop_stalls", "counter", "Looks at which it was late by more than a second."),
     Metric("eventing_build_info", "gauge", "Always 1; the labels say what runs.", ("version", "process")),
 )
 

@@ -10,9 +10,10 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from eventing import __version__
 from eventing.observe.catalogue import Family, family
 from eventing.observe.metrics import BUCKETS_S, ChannelMetrics, Histogram, IngressMetrics, SubscriptionMetrics
+from eventing.observe.stalls import LOOP
 from eventing.observe.traces import Tracing
 
-__all__ = ["DataPlaneCollector", "Figures", "add_histogram", "expose", "registry", "single"]
+__all__ = ["DataPlaneCollector", "Figures", "add_histogram", "add_value", "expose", "registry", "single"]
 
 Figures = tuple[SubscriptionMetrics, int, int, int | None, float | None]
 """A subscription's metrics, attempts in flight, pending events, their bytes, the age of the oldest."""
@@ -44,7 +45,7 @@ class DataPlaneCollector(Collector):
         if self._tracing is not None:
             spans = family("eventing_trace_spans")
             for outcome, count in self._tracing.counts.items():
-                _add(spans, (outcome,), count)
+                add_value(spans, (outcome,), count)
             yield spans
         for name, value in self._figures().items():
             yield single(name, value)
@@ -62,12 +63,12 @@ class DataPlaneCollector(Collector):
         for channel in self._channels():
             names = (channel.namespace, channel.name)
             for code, count in channel.codes.items():
-                _add(requests, (*names, str(code)), count)
-            _add(events, names, channel.codes.get(202, 0) + channel.batched)
+                add_value(requests, (*names, str(code)), count)
+            add_value(events, names, channel.codes.get(202, 0) + channel.batched)
             if channel.stores:
                 add_histogram(stores, names, channel.stores)
         for code, count in self._ingress.unrouted.items():
-            _add(unrouted, (str(code),), count)
+            add_value(unrouted, (str(code),), count)
         return iter((requests, events, stores, unrouted))
 
     def _delivery_families(self) -> Iterator[Family]:
@@ -81,36 +82,38 @@ class DataPlaneCollector(Collector):
         for metrics, attempting, events, events_bytes, age_s in self._subscriptions():
             names = (metrics.namespace, metrics.channel, metrics.name)
             for code, histogram in metrics.answers.items():
-                _add(attempts, (*names, str(code)), sum(histogram[:-1]))
+                add_value(attempts, (*names, str(code)), sum(histogram[:-1]))
                 add_histogram(durations, (*names, str(code)), histogram)
             for end, count in metrics.ends.items():
-                _add(ends, (*names, *end), count)
-            _add(retries, names, metrics.retried)
-            _add(replies, names, metrics.replied)
-            _add(in_flight, names, attempting)
-            _add(pending, names, events)
+                add_value(ends, (*names, *end), count)
+            add_value(retries, names, metrics.retried)
+            add_value(replies, names, metrics.replied)
+            add_value(in_flight, names, attempting)
+            add_value(pending, names, events)
             if events_bytes is not None:
-                _add(size, names, events_bytes)
-            _add(oldest, names, age_s or 0.0)
+                add_value(size, names, events_bytes)
+            add_value(oldest, names, age_s or 0.0)
         removed = family("eventing_removed_subscriptions_events")
         for end, count in self._removed.items():
-            _add(removed, end, count)
+            add_value(removed, end, count)
         return iter((attempts, durations, ends, retries, replies, in_flight, pending, size, oldest, removed))
 
 
 def single(name: str, value: float) -> Family:
     """The family of a metric without labels."""
     made = family(name)
-    _add(made, (), value)
+    add_value(made, (), value)
     return made
 
 
-def _add(to: Family, labels: tuple[str, ...], value: float) -> None:
+def add_value(to: Family, labels: tuple[str, ...], value: float) -> None:
+    """Add a sample to a counter or a gauge."""
     assert isinstance(to, CounterMetricFamily | GaugeMetricFamily)
     to.add_metric(labels, value)
 
 
 def add_histogram(to: Family, labels: tuple[str, ...], histogram: Histogram) -> None:
+    """Add the samples of one histogram."""
     assert isinstance(to, HistogramMetricFamily)
     total = 0.0
     buckets: list[tuple[str, float]] = []
@@ -120,13 +123,23 @@ def add_histogram(to: Family, labels: tuple[str, ...], histogram: Histogram) -> 
     to.add_metric(labels, buckets, histogram[-1])
 
 
+class _Loop(Collector):
+    """The event loop of this process, where somebody watches it."""
+
+    def collect(self) -> Iterator[Family]:
+        if LOOP.watched:
+            yield single("eventing_loop_lag_seconds", LOOP.lag_s)
+            yield single("eventing_loop_longest_lag_seconds", LOOP.longest_s)
+            yield single("eventing_loop_stalls", LOOP.stalls)
+
+
 class _Build(Collector):
     def __init__(self, process: str) -> None:
         self._process = process
 
     def collect(self) -> Iterator[Family]:
         info = family("eventing_build_info")
-        _add(info, (__version__, self._process), 1)
+        add_value(info, (__version__, self._process), 1)
         yield info
 
 
@@ -135,7 +148,7 @@ def registry(process: str, *collectors: Collector) -> CollectorRegistry:
     from prometheus_client import ProcessCollector
 
     result = CollectorRegistry()
-    for collector in (*collectors, _Build(process)):
+    for collector in (*collectors, _Loop(), _Build(process)):
         result.register(collector)
     ProcessCollector(registry=result)
     return result

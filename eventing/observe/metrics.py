@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["BUCKETS_S", "ChannelMetrics", "Histogram", "IngressMetrics", "SubscriptionMetrics"]
+__all__ = ["BUCKETS_S", "ChannelMetrics", "Histogram", "IngressMetrics", "SubscriptionMetrics", "new_histogram"]
 
 # Knative's buckets for dispatch durations (reference: "Metrics"), and two below them: most of ours end under 5 ms.
 BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -36,7 +36,7 @@ class SubscriptionMetrics:
         try:
             histogram = self.answers[status]
         except KeyError:
-            histogram = self.answers[status] = _empty()
+            histogram = self.answers[status] = new_histogram()
         histogram[bisect_left(BUCKETS_S, duration_s)] += 1
         histogram[_SUM] += duration_s
 
@@ -74,7 +74,7 @@ class ChannelMetrics:
 
     def stored(self, duration_s: float) -> None:
         """What was published is stored, later than at once."""
-        self.stores = self.stores or _empty()
+        self.stores = self.stores or new_histogram()
         self.stores[bisect_left(BUCKETS_S, duration_s)] += 1
         self.stores[_SUM] += duration_s
 
@@ -88,5 +88,6 @@ class IngressMetrics:
         self.unrouted: Counter[int] = Counter()  # by status
 
 
-def _empty() -> Histogram:
+def new_histogram() -> Histogram:
+    """One that has observed nothing."""
     return [0] * _SUM + [0.0]

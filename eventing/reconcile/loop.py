@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from eventing.errors import EventingError, ObjectConflictError
+from eventing.observe.control_metrics import ReconcileMetrics
 from eventing.reconcile.queue import DEFAULT_BACKOFF, Backoff, Key, WorkQueue
 
 __all__ = ["Again", "Done", "Outcome", "ReconcileLoop", "Reconciler", "TerminalError"]
@@ -71,6 +72,7 @@ class ReconcileLoop:
         self._backoff = backoff
         self._random = rand or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._queue = WorkQueue()
+        self.metrics = ReconcileMetrics()
         self._failures: dict[Key, int] = {}
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -78,6 +80,16 @@ class ReconcileLoop:
     def idle(self) -> bool:
         """Nothing is due now and nothing is in work (keys may wait for their time)."""
         return self._queue.idle
+
+    @property
+    def due(self) -> int:
+        """Keys that are to be worked on now."""
+        return len(self._queue)
+
+    @property
+    def waiting(self) -> int:
+        """Keys that wait for their time."""
+        return self._queue.waiting
 
     def enqueue(self, key: Key) -> None:
         """The key is due now; it is worked on once however often it is called in before."""
@@ -97,17 +109,23 @@ class ReconcileLoop:
             group.create_task(self._resync(), name=f"{self._reconciler.name}-resync")
 
     async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             key = await self._take()
+            began = loop.time()
+            result = "defect"
             try:
                 outcome = await self._reconciler.reconcile(key)
             except TerminalError as error:
+                result = "terminal"
                 self._failures.pop(key, None)
                 _log.warning("object is at fault", extra=self._fields(key, error))
             except ObjectConflictError:
                 # Somebody else wrote first: their change is on its way here and this is no failure to speak of.
+                result = "conflict"
                 self._retry(key, None)
             except EventingError as error:
+                result = "error"
                 delay_s = self._retry(key, error.retry_after)
                 _log.warning("reconciling failed", extra=self._fields(key, error, delay_s))
             except Exception:  # noqa: BLE001 - a defect met at one object must not stop the others; told whole, tried again
@@ -115,9 +133,11 @@ class ReconcileLoop:
                 _log.exception("defect in a reconciler", extra=self._fields(key, None, delay_s))
             else:
                 self._failures.pop(key, None)
+                result = "again" if isinstance(outcome, Again) else "done"
                 if isinstance(outcome, Again):
-                    self._queue.add_at(key, asyncio.get_running_loop().time() + outcome.after_s)
+                    self._queue.add_at(key, loop.time() + outcome.after_s)
             finally:
+                self.metrics.reconciled(result, loop.time() - began)
                 self._queue.done(key)
                 self._wake()
 

@@ -48,6 +48,11 @@ class WorkQueue:
         return not self._ready and not self._working
 
     @property
+    def waiting(self) -> int:
+        """How many keys wait for their time."""
+        return len(self._due)
+
+    @property
     def next_due(self) -> float | None:
         """When the next waiting key is due, None where none waits."""
         while self._heap and self._due.get(self._heap[0][1]) != self._heap[0][0]:

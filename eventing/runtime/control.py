@@ -72,6 +72,7 @@ class Control:
                 controllers = self._controllers = Controllers(
                     client, factories=factories, ingress_url=settings.endpoints.ingress, ingress_ca=ingress_ca
                 )
+                server.show(controllers.collector)
                 reconciling = tasks.create_task(controllers.run())
                 started()
                 await stop.wait()

@@ -1,17 +1,22 @@
 """What a scrape says about a running mesh, and what it says no more."""
 
 import asyncio
+import ssl
 from pathlib import Path
 
+import aiohttp
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as text_format
 
 from eventing.observe.exposition import DataPlaneCollector, expose, registry
 from eventing.observe.metrics import IngressMetrics
+from eventing.runtime.data_directory import DataDirectory
 from eventing.runtime.mesh import Mesh
+from eventing.runtime.tokens import Tokens
 from eventing.testing.sinks import Answer, Sink
 from tests.support.data_plane import DataPlaneRig, make_event, subscriber
+from tests.support.manifests import CHANNEL, subscription
 
 Found = dict[str, float]
 
@@ -85,8 +90,39 @@ async def test_a_scraper_gets_the_format_that_it_asks_for(tmp_path: Path, accept
         assert [series for series in found if series.startswith("eventing_build_info{process=dataplane,version=")]
 
 
-async def get(url: str, accept: str = "") -> tuple[int, str, str]:
-    import aiohttp
-
-    async with aiohttp.ClientSession() as session, session.get(url, headers={"accept": accept} if accept else {}) as answer:
+async def get(url: str, accept: str = "", *, tls: ssl.SSLContext | bool = True, token: str = "") -> tuple[int, str, str]:
+    headers = {"accept": accept} if accept else {}
+    if token:
+        headers["authorization"] = f"Bearer {token}"
+    async with aiohttp.ClientSession() as session, session.get(url, headers=headers, ssl=tls) as answer:
         return answer.status, answer.headers["content-type"], await answer.text()
+
+
+async def test_control_shows_its_own_to_who_has_a_token(tmp_path: Path) -> None:
+    manifest = tmp_path / "orders.yaml"
+    manifest.write_text(f"{CHANNEL}---\n{subscription('http://127.0.0.1:1/')}")
+    async with Mesh(tmp_path / "data", manifests=[str(manifest)]) as mesh:
+        tls = ssl.create_default_context(cafile=str(mesh.data_dir / "pki" / "ca.crt"))
+        token = Tokens.of(DataDirectory(mesh.data_dir)).admin
+        assert (await get(f"{mesh.api_url}/metrics", tls=tls))[0] == 401
+        ready = "eventing_resources{ready=True,resource=subscriptions.messaging.knative.dev}"
+        found: Found = {}
+        async with asyncio.timeout(20):
+            while found.get(ready) != 1:
+                status, content_type, body = await get(f"{mesh.api_url}/metrics", tls=tls, token=token)
+                assert status == 200
+                found = read(content_type, body)
+                await asyncio.sleep(0.02)
+        subscriptions = "resource=subscriptions.messaging.knative.dev"
+        assert found[f"eventing_api_objects{{{subscriptions}}}"] == 1
+        assert found[f"eventing_api_watches{{{subscriptions}}}"] == 1
+        assert found[f"eventing_api_requests_total{{code=200,{subscriptions},verb=list}}"] >= 1
+        assert found[f"eventing_api_request_duration_seconds_count{{{subscriptions},verb=list}}"] >= 1
+        assert found["eventing_reconciles_total{controller=subscriptions,result=done}"] >= 1
+        assert found["eventing_reconcile_duration_seconds_count{controller=subscriptions}"] >= 1
+        assert found["eventing_reconcile_due{controller=subscriptions}"] == 0
+        assert [series for series in found if series.startswith("eventing_build_info{process=control,")]
+        unknown = "code=404,resource=,verb="
+        await get(f"{mesh.api_url}/apis/nothing.example.com/v1/things", tls=tls, token=token)
+        _, content_type, body = await get(f"{mesh.api_url}/metrics", tls=tls, token=token)
+        assert read(content_type, body)[f"eventing_api_requests_total{{{unknown}}}"] >= 1

@@ -140,7 +140,7 @@ def test_no_label_holds_an_id_or_an_address() -> None:
     """A19."""
     allowed = {
         "namespace", "channel", "subscription", "code", "end", "reason", "version", "process",
-        "controller", "result", "resource", "verb", "protocol", "outcome",
+        "controller", "result", "resource", "verb", "ready", "outcome",
     }  # fmt: skip
     assert {label for row in METRICS.values() for label in row.labels} <= allowed
 

@@ -19,6 +19,14 @@ __all__ = ["References", "Resolved", "Target", "UnresolvedError", "Watcher", "ta
 
 _FIRST_LIST_S: Final = 5.0
 _UNSERVED_RETRY_S: Final = 15.0
+_DEFINITION: Final = Kind(
+    group="apiextensions.k8s.io",
+    version="v1",
+    kind="CustomResourceDefinition",
+    plural="customresourcedefinitions",
+    schema={},
+    namespaced=False,
+)
 
 Watcher = tuple[str, Key]
 """Which reconciler's key depends on something."""
@@ -65,6 +73,8 @@ class References:
         self._listed_by: dict[tuple[str, str], float] = {}
         self._tracker: Tracker[Watcher, Target] = Tracker()
         self._to_run: asyncio.Queue[Cache] = asyncio.Queue()
+        self._running: dict[Cache, asyncio.Task[None]] = {}
+        self._definitions: Cache | None = None
         for cache in caches:
             self._follow(cache)
 
@@ -73,7 +83,7 @@ class References:
         async with asyncio.TaskGroup() as group:
             while True:
                 cache = await self._to_run.get()
-                group.create_task(cache.run(), name=f"cache-{cache.kind.plural}")
+                self._running[cache] = group.create_task(cache.run(), name=f"cache-{cache.kind.plural}")
 
     def track(self, watcher: Watcher, targets: Iterable[Target]) -> None:
         """From now on `watcher` is called in when one of these changes, and for nothing else."""
@@ -111,6 +121,7 @@ class References:
             try:
                 kind = await self._client.kind_of(api_version, kind_name)
             except ObjectNotFoundError as error:
+                self._follow_definitions()
                 unresolved = UnresolvedError(
                     f'failed to get object {namespace}/{name}: no matches for kind "{kind_name}" in version "{api_version}"'
                 )
@@ -122,6 +133,7 @@ class References:
                 known = self._new_cache(kind)
                 self._follow(known)
                 self._listed_by[api_version, kind_name] = asyncio.get_running_loop().time() + _FIRST_LIST_S
+                self._follow_definitions()
                 self._to_run.put_nowait(known)
         if not known.is_synced:
             # A kind that cannot be listed (no permission, a server that hangs) must not hold up the workers for good.
@@ -133,6 +145,32 @@ class References:
                 unresolved.retry_after = _UNSERVED_RETRY_S
                 raise unresolved from error
         return known
+
+    def _follow_definitions(self) -> None:
+        """From the first reference to a kind that is not our own: kinds come and go with their definitions."""
+        if self._definitions is None:
+            self._definitions = self._new_cache(_DEFINITION)
+            self._definitions.on_change(self._defined)
+            self._to_run.put_nowait(self._definitions)
+
+    def _defined(self, change: Change) -> None:
+        spec = change.obj.get("spec") or {}
+        group, name = spec.get("group", ""), (spec.get("names") or {}).get("kind", "")
+        if change.type == "DELETED":
+            for version in spec.get("versions") or ():
+                self._forget(f"{group}/{version['name']}", name)
+        for target in self._tracker.targets():
+            if target[1] == name and target[0].rpartition("/")[0] == group:
+                for watcher in self._tracker.watchers(target):
+                    self._changed(watcher)
+
+    def _forget(self, api_version: str, kind_name: str) -> None:
+        """The kind is no more: what was known of it would be shown for ever."""
+        self._client.forget_kind(api_version, kind_name)
+        if self._listed_by.pop((api_version, kind_name), None) is not None:  # not one of those that were given
+            running = self._running.pop(self._caches.pop((api_version, kind_name)), None)
+            if running is not None:
+                running.cancel()
 
     def _follow(self, cache: Cache) -> None:
         kind = cache.kind

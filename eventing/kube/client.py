@@ -178,6 +178,10 @@ class KubeClient:
                 return kind
         raise ObjectNotFoundError(404, "NotFound", f"no kind {kind_name!r} in {api_version!r}")
 
+    def forget_kind(self, api_version: str, kind_name: str) -> None:
+        """Ask again when `kind_of` is asked for it next: its definition has changed, or gone."""
+        self._discovered.pop((api_version, kind_name), None)
+
     async def aclose(self) -> None:
         """Close all connections, open watches included."""
         session, self._session = self._session, None

@@ -40,5 +40,9 @@ class Tracker(Generic[Watcher, Target]):
         """Who depends on the target."""
         return frozenset(self._watchers.get(target, ()))
 
+    def targets(self) -> list[Target]:
+        """Everything that somebody depends on."""
+        return list(self._watchers)
+
     def __len__(self) -> int:
         return len(self._targets)

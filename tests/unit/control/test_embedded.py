@@ -12,7 +12,7 @@ import pytest
 
 from eventing.apiserver import ApiServer, ensure_certificates
 from eventing.control import Controllers
-from eventing.errors import ApiError
+from eventing.errors import ApiError, ObjectNotFoundError
 from eventing.kube import Cache, Cluster, KubeClient
 from eventing.resources.channelable import CONTROLLER_USER
 from eventing.resources.conditions import condition_of
@@ -179,3 +179,66 @@ async def test_many_subscriptions_and_then_silence(embedded: Embedded) -> None:
             before = after
             await asyncio.sleep(1)
     assert embedded.controllers.idle
+
+
+DEFINITIONS = Kind(
+    group="apiextensions.k8s.io",
+    version="v1",
+    kind="CustomResourceDefinition",
+    plural="customresourcedefinitions",
+    schema={},
+    namespaced=False,
+)
+FUNCTION = Kind(group="example.com", version="v1", kind="Function", plural="functions", schema={})
+
+
+async def test_kinds_that_users_define_come_and_go(embedded: Embedded) -> None:
+    """Anything that has an address may be referred to, before its kind is there, while it is, and after."""
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    definition = {
+        "apiVersion": DEFINITIONS.api_version,
+        "kind": DEFINITIONS.kind,
+        "metadata": {"name": "functions.example.com"},
+        "spec": {
+            "group": "example.com",
+            "scope": "Namespaced",
+            "names": {"plural": "functions", "kind": "Function"},
+            "versions": [version],
+        },
+    }
+    await embedded.create(CHANNEL, "orders")
+    reference = {"apiVersion": "example.com/v1", "kind": "Function", "name": "f"}
+    await embedded.subscribe("sub", subscriber={"ref": reference, "uri": "in?x=1"})
+    found = await embedded.ready(SUBSCRIPTION, "sub", "False", "SubscriberResolveFailed")
+    assert 'no matches for kind "Function" in version "example.com/v1"' in (condition_of(found) or {})["message"]
+    for address in ("http://first.example.com/base/", "http://second.example.com/base/"):
+        # Twice: what a kind leaves behind must not stand in the way of its return.
+        await embedded.user.create(DEFINITIONS, definition)
+        async with asyncio.timeout(12):  # well before an unserved kind is asked for again for no reason
+            while True:
+                with contextlib.suppress(ApiError):
+                    await embedded.create(FUNCTION, "f", status={"address": {"url": address}})
+                    break
+                await asyncio.sleep(0.02)
+            found = await embedded.ready(SUBSCRIPTION, "sub", "True")
+        assert found["status"]["physicalSubscription"]["subscriberUri"] == f"{address}in?x=1"
+        moved = {"status": {"address": {"url": "http://moved.example.com"}}}
+        await embedded.user.patch(FUNCTION, "default", "f", moved)
+        async with asyncio.timeout(12):
+            while found["status"]["physicalSubscription"]["subscriberUri"] != "http://moved.example.com/in?x=1":
+                await asyncio.sleep(0.02)
+                found = await embedded.user.get(SUBSCRIPTION, "default", "sub")
+        await embedded.user.delete(DEFINITIONS, None, "functions.example.com")
+        await embedded.ready(SUBSCRIPTION, "sub", "False", "SubscriberResolveFailed")
+        async with asyncio.timeout(12):
+            while await _exists(embedded, DEFINITIONS, "functions.example.com"):
+                await asyncio.sleep(0.02)
+
+
+async def _exists(embedded: Embedded, kind: Kind, name: str) -> bool:
+    try:
+        await embedded.user.get(kind, None, name)
+    except ObjectNotFoundError:
+        return False
+    return True

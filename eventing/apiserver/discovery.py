@@ -66,11 +66,12 @@ class Discovery:
                 return {"kind": "APIGroupList", "apiVersion": "v1", "groups": listed}
             case (("api" | "apis") as family, aggregated):
                 chosen = {name: versions for name, versions in groups.items() if bool(name) == (family == "apis")}
+                singulars = frozenset(resource.singular for resource in self._registry)
                 return {
                     "kind": "APIGroupDiscoveryList",
                     "apiVersion": f"apidiscovery.k8s.io/{aggregated}",
                     "metadata": {},
-                    "items": [_aggregated(name, versions) for name, versions in chosen.items()],
+                    "items": [_aggregated(name, versions, singulars) for name, versions in chosen.items()],
                 }
             case ("group", group):
                 return {"kind": "APIGroup", "apiVersion": "v1", **_group(group, groups[group])}
@@ -106,15 +107,19 @@ def _entries(resource: Resource) -> list[dict[str, Any]]:
     return entries
 
 
-def _aggregated(name: str, versions: dict[str, list[Resource]]) -> dict[str, Any]:
+def _aggregated(name: str, versions: dict[str, list[Resource]], singulars: frozenset[str]) -> dict[str, Any]:
     listed = [
-        {"version": version, "resources": [_aggregated_entry(resource) for resource in resources], "freshness": "Current"}
+        {"version": version, "resources": [_aggregated_entry(each, singulars) for each in resources], "freshness": "Current"}
         for version, resources in versions.items()
     ]
     return {"metadata": {"name": name, "creationTimestamp": None} if name else {"creationTimestamp": None}, "versions": listed}
 
 
-def _aggregated_entry(resource: Resource) -> dict[str, Any]:
+def _aggregated_entry(resource: Resource, singulars: frozenset[str]) -> dict[str, Any]:
+    """A category that is also the name of one kind is left to that kind here, for kubectl's sake (decision 0008).
+
+    kubectl looks at categories before names, and refuses "get channel NAME" where the category `channel` holds several kinds.
+    """
     kind = resource.kind
     response = {"group": kind.group, "version": kind.version, "kind": kind.kind}
     entry: dict[str, Any] = {
@@ -126,8 +131,9 @@ def _aggregated_entry(resource: Resource) -> dict[str, Any]:
     }
     if kind.short_names:
         entry["shortNames"] = list(kind.short_names)
-    if kind.categories:
-        entry["categories"] = list(kind.categories)
+    categories = [each for each in kind.categories if each == resource.singular or each not in singulars]
+    if categories:
+        entry["categories"] = categories
     if kind.status:
         entry["subresources"] = [{"subresource": "status", "responseKind": response, "verbs": _STATUS_VERBS}]
     return entry

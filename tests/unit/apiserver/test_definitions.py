@@ -210,3 +210,14 @@ def test_deep_schemas_are_refused_not_followed_for_ever() -> None:
     for _ in range(500):
         schema = {"type": "object", "properties": {"a": schema}}
     assert "deep" in structural_causes(schema, "s")[-1].message
+
+
+async def test_a_category_with_the_name_of_a_kind_is_left_to_it_where_kubectl_looks(api: Client) -> None:
+    await api.create(CRDS, changed("spec.names.categories", ["all", "shape"]))
+    await conditions(api, "widgets.example.com", "True")
+    (plain, _) = (await api.get("/apis/example.com/v1"))["resources"]
+    assert plain["categories"] == ["all", "shape"]
+    accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
+    _, body = await api.ask("GET", "/apis", headers={"Accept": accept})
+    (group,) = [item for item in body["items"] if item["metadata"]["name"] == "example.com"]
+    assert group["versions"][0]["resources"][0]["categories"] == ["all"]

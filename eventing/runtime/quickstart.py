@@ -14,7 +14,7 @@ from typing import Final
 from rich.console import Console
 
 from eventing.bindings.http import decode
-from eventing.errors import ApiUnavailableError, EventingError, InvalidEventError
+from eventing.errors import ApiError, ApiUnavailableError, EventingError, InvalidEventError, ObjectNotFoundError
 from eventing.event import Event
 from eventing.kube import Cluster, KubeClient
 from eventing.observe.lines import emit, printable
@@ -34,6 +34,7 @@ _CHANNEL: Final = "orders"
 _SUBSCRIPTION: Final = "quickstart-printer"
 _PATIENCE_S: Final = 30.0
 _POLL_S: Final = 0.05
+_FAREWELL_S: Final = 2.0
 _DATA_SHOWN: Final = 2000  # characters
 
 
@@ -51,15 +52,16 @@ class Quickstart:
 
     async def run(self, *, started: Callable[[], None], stop: asyncio.Event) -> None:
         listener = socket.socket(fileno=self._settings.sockets["subscriber"])
-        port = listener.getsockname()[1]
+        subscriber = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         server = HttpServer(self._receive)
         try:
             await server.start(listener)
             started()
             async with asyncio.TaskGroup() as tasks:
-                playing = tasks.create_task(self._play(f"http://127.0.0.1:{port}/"))
+                playing = tasks.create_task(self._play(subscriber))
                 await stop.wait()
                 playing.cancel()
+            await self._take_away(subscriber)
         finally:
             await server.aclose(1.0)
             await self._client.aclose()
@@ -87,6 +89,19 @@ class Quickstart:
                 await self._arrived.wait()
         await self._show_way(answer.receipt)
         emit("\nThe mesh stays up; what else arrives at this subscriber is printed here. Ctrl-C stops it.\n\n")
+
+    async def _take_away(self, subscriber: str) -> None:
+        """Delete the Subscription, unless it points elsewhere by now: at the next start nobody would answer at its address."""
+        try:
+            async with asyncio.timeout(_FAREWELL_S):
+                subscription = await self._client.get(SUBSCRIPTION, "default", _SUBSCRIPTION)
+                if subscription["spec"]["subscriber"].get("uri") == subscriber:
+                    await self._client.delete(SUBSCRIPTION, "default", _SUBSCRIPTION, uid=subscription["metadata"]["uid"])
+        except ObjectNotFoundError:
+            return  # the user was first
+        except (TimeoutError, ApiError) as error:
+            why = printable(str(error)) or "the API server did not answer in time"
+            emit(f"The Subscription {_SUBSCRIPTION} stays, and points at nobody: {why}\n")
 
     async def _not_ready(self) -> str:
         """Wait until the Subscription is ready; "" then, else why it is not."""

@@ -134,3 +134,7 @@ def test_the_quickstart_shows_an_event_and_stays(tmp_path: Path) -> None:
         assert "\x1b" not in mesh.said
         assert mesh.stop() == 0, mesh.log
         assert "did not stop in time" not in mesh.log
+    with Up(tmp_path / "data") as mesh:
+        mesh.ready()
+        assert "orders" in mesh.run("get", "channels")
+        assert "quickstart-printer" not in mesh.run("get", "subscriptions"), "it would point at a port where nobody listens"

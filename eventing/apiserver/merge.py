@@ -88,7 +88,8 @@ def strategic_merge(target: Any, patch: Any, keys: Mapping[str, str], path: str 
         if kind == "$deleteFromPrimitiveList" and isinstance(result.get(field), list):
             result[field] = [item for item in result[field] if item not in value]
         elif kind == "$setElementOrder" and isinstance(result.get(field), list):
-            result[field] = _ordered(result[field], value, keys.get(f"{path}.{field}" if path else field, ""))
+            live = target.get(field) if isinstance(target.get(field), list) else []
+            result[field] = _ordered(result[field], value, keys.get(f"{path}.{field}" if path else field, ""), live)
     return result
 
 
@@ -116,13 +117,23 @@ def _merge_list(current: list[Any], patch: list[Any], keys: Mapping[str, str], p
     return result
 
 
-def _ordered(items: list[Any], order: Any, key: str) -> list[Any]:
-    """What `order` names comes in its order, the rest keeps its place behind."""
+def _ordered(items: list[Any], order: Any, key: str, live: list[Any]) -> list[Any]:
+    """What `order` names comes in its order; the rest keeps its own, each before what it was before in the live list."""
     if not isinstance(order, list):
         return items
 
-    def identity(item: Any) -> Any:
-        return item.get(key) if key and isinstance(item, dict) else item
+    def place(item: Any, among: list[Any]) -> int:
+        identity = item.get(key) if key and isinstance(item, dict) else item
+        return among.index(identity) if identity in among else -1
 
-    ranks = [identity(item) for item in order]
-    return sorted(items, key=lambda item: ranks.index(identity(item)) if identity(item) in ranks else len(ranks))
+    def identities(given: list[Any]) -> list[Any]:
+        return [item.get(key) if key and isinstance(item, dict) else item for item in given]
+
+    ranks, places = identities(order), identities(live)
+    listed = sorted((item for item in items if place(item, ranks) >= 0), key=lambda item: place(item, ranks))
+    rest = [item for item in items if place(item, ranks) < 0]
+    result = []
+    while listed and rest:
+        before = 0 <= place(rest[0], places) < place(listed[0], places)
+        result.append(rest.pop(0) if before else listed.pop(0))
+    return result + listed + rest

@@ -258,7 +258,7 @@ SERVICE_ACCOUNT: Final = Kind(
         automountServiceAccountToken=_BOOLEAN,
     ),
     columns=(Column("Secrets", ".secrets", "integer"), _AGE),
-    strategic_merge_keys={**_METADATA_MERGE_KEYS, "secrets": "name", "imagePullSecrets": "name"},
+    strategic_merge_keys={**_METADATA_MERGE_KEYS, "secrets": "name"},
 )
 
 CORE_KINDS: Final = (NAMESPACE, SECRET, CONFIG_MAP, EVENT, SERVICE, SERVICE_ACCOUNT)

@@ -130,6 +130,8 @@ KEYS = {"ports": "port", "names": ""}
         ({"ports": [{"port": 1}]}, {"ports": [{"$patch": "replace"}, {"port": 3}]}, {"ports": [{"port": 3}]}),
         ({"names": ["a"]}, {"names": ["b"], "$deleteFromPrimitiveList/names": ["a"]}, {"names": ["b"]}),
         ({"names": ["a", "b"]}, {"$setElementOrder/names": ["b", "a"]}, {"names": ["b", "a"]}),
+        ({"names": ["c", "a", "d", "b"]}, {"$setElementOrder/names": ["b", "a"]}, {"names": ["c", "d", "b", "a"]}),
+        ({"ports": [{"port": 1}, {"port": 2}]}, {"$setElementOrder/ports": [{"port": 3}, {"port": 2}], "ports": [{"port": 3}]}, {"ports": [{"port": 3}, {"port": 1}, {"port": 2}]}),
         ({"other": [1]}, {"other": [2]}, {"other": [2]}),
         ({"a": {"b": 1, "c": 2}}, {"a": {"$patch": "replace", "d": 3}}, {"a": {"d": 3}}),
         ({"a": {"b": 1, "c": 2}}, {"a": {"$retainKeys": ["c", "d"], "d": 3}}, {"a": {"c": 2, "d": 3}}),

@@ -46,8 +46,13 @@ async def test_a_selector_sees_objects_come_and_go(api: Client) -> None:
         await api.create(SHAPES, shape("a"))
         await api.patch(f"{SHAPES}/a", {"metadata": {"labels": {"show": "yes"}}})
         await api.patch(f"{SHAPES}/a", {"spec": {"color": "red"}})
-        await api.patch(f"{SHAPES}/a", {"metadata": {"labels": {"show": "no"}}})
-        assert await watch.take(3) == [("ADDED", "a"), ("MODIFIED", "a"), ("DELETED", "a")]
+        left = await api.patch(f"{SHAPES}/a", {"metadata": {"labels": {"show": "no"}}})
+        assert await watch.take(2) == [("ADDED", "a"), ("MODIFIED", "a")]
+        event = await watch.next()
+        assert event
+        assert event["type"] == "DELETED"
+        assert event["object"]["metadata"]["labels"] == {"show": "yes"}, "as the watcher last saw it"
+        assert event["object"]["metadata"]["resourceVersion"] == left["metadata"]["resourceVersion"]
 
 
 async def test_one_object_by_name(api: Client) -> None:

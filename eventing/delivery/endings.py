@@ -14,11 +14,12 @@ from eventing.channels import Lease
 from eventing.delivery.connections import Target
 from eventing.delivery.dead_letters import dead_letter
 from eventing.delivery.engine import Attempt, Delivery, Engine
-from eventing.delivery.policy import decide
+from eventing.delivery.policy import Verdict, decide
 from eventing.delivery.sender import Answer, retry_after, send
 from eventing.delivery.spans import with_context
 from eventing.event import Event
 from eventing.journal import Decision, Rule
+from eventing.journal.record import failure_code
 from eventing.observe.metrics import SubscriptionMetrics
 from eventing.wire.client import ResponseFailure
 from eventing.wire.pool import Pool
@@ -175,7 +176,7 @@ class Endings:
         letter = dead_letter(event, destination=destination, code=answer.status, data=data)
         started = self._clock()
         try:
-            taken = await self._send_patiently(self._dead_letter_place, letter)
+            taken = await self._send_patiently(self._dead_letter_place, letter, event, Decision.BURYING)
         except asyncio.CancelledError:
             self._cut_short(event, 0, "the dead-letter sink did not answer in time")
             raise
@@ -196,7 +197,7 @@ class Endings:
     async def _hand_on(self, attempt: Attempt, reply: Event) -> None:
         worker = self._worker
         try:
-            taken = await self._send_patiently(self._reply_place, reply)
+            taken = await self._send_patiently(self._reply_place, reply, attempt.lease.event, Decision.REPLYING)
         except asyncio.CancelledError:
             self._cut_short(attempt.lease.event, attempt.number, "its reply was not taken in time")
             raise
@@ -214,9 +215,10 @@ class Endings:
     def _dead_letter_place(self) -> tuple[Target | None, Pool | None]:
         return self._delivery.dead_letter, self._dead_letter_pool
 
-    async def _send_patiently(self, place: _Place, event: Event) -> tuple[str, Answer] | None:
+    async def _send_patiently(self, place: _Place, event: Event, about: Event, decision: Decision) -> tuple[str, Answer] | None:
         """Send until it is accepted, refused for good, or the attempts are used up: where to, and the last answer. None: there is
-        no such address (any more). Each attempt goes by what the subscription says then."""
+        no such address (any more). Each attempt goes by what the subscription says then; those that are made again are booked as
+        `decision`, with the event `about` which it is."""
         engine = self._engine
         attempt = 0
         while True:
@@ -225,6 +227,7 @@ class Endings:
                 return None
             attempt += 1
             policy = self._delivery.policy
+            started = self._clock()
             answer = await self._send_once(place, target, pool, event, attempt)
             verdict = decide(
                 answer.status,
@@ -236,7 +239,16 @@ class Endings:
             )
             if verdict.decision is not Decision.RETRYING or pool.closed:
                 return target.url, answer
+            self._again(about, attempt, started, answer, decision, verdict)
             await asyncio.sleep(verdict.wait_s)
+
+    def _again(self, event: Event, attempt: int, started: float, answer: Answer, decision: Decision, verdict: Verdict) -> None:
+        failure, policy = answer.failure, self._delivery.policy
+        self._journal.attempted(
+            event.receipt, self._worker.number, attempt, started, self._clock() - started, answer.status, decision, verdict.rule,
+            limit=policy.retry, wait_s=verdict.wait_s, failure=failure_code(failure.kind) if failure else 0,
+            note=failure.detail if failure else answer.excerpt, delay_s=policy.backoff_delay_s, head=answer.head,
+        )  # fmt: skip
 
     async def _send_once(self, place: _Place, target: Target, pool: Pool, event: Event, attempt: int) -> Answer:
         engine = self._engine

@@ -12,6 +12,7 @@ from typing import Final
 from eventing.bindings.http import HeaderName, event_head, payload
 from eventing.delivery.policy import parse_retry_after
 from eventing.event import Event
+from eventing.observe.redaction import MASK, is_secret, redacted
 from eventing.wire.client import Connection, ResponseFailure
 from eventing.wire.pool import Pool
 
@@ -19,6 +20,7 @@ __all__ = ["CUT_OFF", "Answer", "known_status", "retry_after", "send"]
 
 # Failures after a whole head: its status counts, the rest of the answer was too much.
 CUT_OFF: Final = frozenset({"HeadersTooLarge", "BodyTooLarge"})
+_EXCERPT: Final = 200  # characters of a body that the journal keeps
 _SWITCHING: Final = 101  # final by itself, and what follows is no HTTP
 
 
@@ -42,6 +44,21 @@ class Answer:
         if self.failure is not None:
             return f"{self.failure.kind}: {self.failure.detail}"
         return str(self.status)
+
+    @property
+    def excerpt(self) -> str:
+        """The beginning of the body, for people: nothing in it reaches their terminal but characters, and no secrets."""
+        text = redacted(self.body[: 2 * _EXCERPT].decode(errors="replace"))[:_EXCERPT]
+        return "".join(character if character.isprintable() else " " for character in text).strip()
+
+    @property
+    def head(self) -> str:
+        """What the head said, as far as it is read at all, for people; no secrets."""
+        lines = []
+        for name, value in self.headers:
+            shown = name.lower.decode("latin-1")
+            lines.append(f"{shown}: {MASK if is_secret(shown) else redacted(value.decode('latin-1'))}")
+        return "\r\n".join(lines)
 
 
 class _Awaited:

@@ -23,7 +23,6 @@ from eventing.event import Event
 from eventing.journal import Decision, Rule
 from eventing.journal.record import failure_code
 from eventing.observe.metrics import SubscriptionMetrics
-from eventing.observe.redaction import MASK, is_secret, redacted
 from eventing.observe.trace_context import Headers, headers_of
 from eventing.wire.client import Connection, ResponseFailure
 from eventing.wire.pool import Pool
@@ -33,7 +32,6 @@ __all__ = ["Delivery", "Engine", "SubscriptionWorker", "attempts_made"]
 # Who has nothing under way and has waited this long for a connection goes first: some other subscription's stuck attempts hold
 # all of this origin.
 FAIR_S: Final = 0.25
-_EXCERPT: Final = 200  # bytes of a refusal's body that the journal keeps
 _NOTE: Final = struct.Struct("<IQ")  # attempts made, journal receipt
 # Enum members compared as the numbers that they are: a lookup of a global instead of one of an attribute, per delivery.
 _DELIVERED: Final = int(Decision.DELIVERED)
@@ -354,9 +352,9 @@ class SubscriptionWorker:
             limit=policy.retry,
             wait_s=verdict.wait_s,
             failure=failure_code(told.kind) if told else 0,
-            note=told.detail if told else _excerpt(answer.body),
+            note=told.detail if told else answer.excerpt,
             delay_s=policy.backoff_delay_s,
-            head=_head(answer.headers),
+            head=answer.head,
         )
         self.metrics.attempted(status, duration)
         assert self._cursor is not None
@@ -451,21 +449,6 @@ class SubscriptionWorker:
 
 def _broken_reply(why: str) -> Answer:
     return Answer(0, [], b"", ResponseFailure("InvalidReply", why, 200))
-
-
-def _excerpt(body: bytes) -> str:
-    """The beginning of what a subscriber said, for people: nothing in it reaches their terminal but characters."""
-    text = body[:_EXCERPT].decode(errors="replace")
-    return "".join(character if character.isprintable() else " " for character in text).strip()
-
-
-def _head(headers: Sequence[tuple[HeaderName, bytes]]) -> str:
-    """What the head of an answer said, as far as it is read at all, for people; no secrets."""
-    lines = []
-    for name, value in headers:
-        shown = name.lower.decode("latin-1")
-        lines.append(f"{shown}: {MASK if is_secret(shown) else redacted(value.decode('latin-1'))}")
-    return "\r\n".join(lines)
 
 
 def _ended(connection: Connection) -> Attempt:

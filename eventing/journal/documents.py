@@ -55,8 +55,11 @@ class Attempt(Struct, frozen=True, kw_only=True):
     status: Annotated[int, Meta(description="HTTP status; 0: no answer.")]
     error: str
     outcome: Annotated[
-        Literal["delivered", "retrying", "failed", "dead-lettered", "dropped", "replied", "released"],
-        Meta(description="`failed`: no more attempts; the next entry says what became of the event."),
+        Literal["delivered", "retrying", "failed", "dead-lettered", "dropped", "replied", "released", "burying", "replying"],
+        Meta(
+            description="`failed`: no more attempts; the next entry says what became of the event. `burying`, `replying`: an "
+            "attempt at the dead-letter sink or the reply address that is made again."
+        ),
     ]
     rule: Annotated[str, Meta(description="Why, in CamelCase, as in metrics and records.")]
     retries: Annotated[int, Meta(description="How many retries the policy allows; 0 where that does not matter.")]

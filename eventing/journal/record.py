@@ -7,7 +7,7 @@ __all__ = ["FAILURES", "Decision", "Rule", "failure_code"]
 
 
 class Decision(IntEnum):
-    """What became of the delivery after this record. All but RETRYING, REPLIED and UNDECIDED are end states."""
+    """What became of the delivery after this record. DELIVERED, DEAD_LETTERED and DROPPED are end states."""
 
     DELIVERED = 1
     RETRYING = 2
@@ -16,6 +16,8 @@ class Decision(IntEnum):
     FAILED = 5  # no more attempts; what becomes of the event follows in the next record
     REPLIED = 6  # the reply was handed on
     RELEASED = 7  # given back to the channel without an outcome: it comes again
+    BURYING = 8  # the dead-letter sink did not take it, and is tried again
+    REPLYING = 9  # the reply address did not take the reply, and is tried again
 
 
 class Rule(IntEnum):

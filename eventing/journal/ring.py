@@ -38,7 +38,7 @@ EVENT_BYTES: Final = 16 << 20
 TRAILS: Final = 20_000
 _FIRST: Final = 1
 _DELIVERED: Final = int(Decision.DELIVERED)
-_OPEN: Final = frozenset({Decision.RETRYING, Decision.FAILED, Decision.RELEASED})
+_OPEN: Final = frozenset(set(Decision) - {Decision.DELIVERED, Decision.DEAD_LETTERED, Decision.DROPPED})
 # Receipts are given before an event is stored: where storing takes time, they are recorded a little out of order.
 _DISORDER: Final = 256
 

@@ -14,6 +14,7 @@ from eventing.journal.story import attempt_document, moment
 __all__ = ["WINDOW_S", "Situation", "standing"]
 
 WINDOW_S: Final = 300.0
+_ATTEMPTS: Final = frozenset({Decision.DELIVERED, Decision.RETRYING, Decision.FAILED})
 SLICE: Final = 1000  # records looked at in one turn of the loop: half a millisecond
 
 
@@ -92,7 +93,7 @@ async def _counts(journal: Journal, situation: Situation, window_s: float) -> tu
         decisions[decision] += count
         if decision in ends:
             ends[Decision(decision)][Rule(rule).reason] += count
-        else:
+        elif decision in _ATTEMPTS:
             statuses[FAILURES[failure] or str(status)] += count
     whole_attempts = not journal.attempts_kept_from or first_attempt > journal.attempts_kept_from
     whole_events = not journal.acceptances_kept_from or first_event > journal.acceptances_kept_from

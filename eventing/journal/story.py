@@ -53,12 +53,15 @@ _OUTCOMES: Final = {
     Decision.FAILED: "failed",
     Decision.REPLIED: "replied",
     Decision.RELEASED: "released",
+    Decision.BURYING: "burying",
+    Decision.REPLYING: "replying",
 }
 _ENDS: Final = {
     Decision.DELIVERED: "delivered",
     Decision.DEAD_LETTERED: "dead-lettered",
     Decision.DROPPED: "dropped",
 }
+_FAILED: Final = frozenset({Decision.RETRYING, Decision.FAILED, Decision.BURYING, Decision.REPLYING})
 Recorded = Callable[[str], Awaitable[Sequence[Match]]]
 """What the record of failures on disk knows of an event id or a receipt."""
 
@@ -244,8 +247,9 @@ def attempt_document(journal: Journal, record: AttemptRecord) -> Attempt:
     failure = FAILURES[record.failure]
     detail = journal.detail(record)
     text = detail.text if detail else ""
-    answered = record.status and record.decision in {Decision.RETRYING, Decision.FAILED}
-    shown = record.rule is not Rule.REPLY_FAILED and record.decision in {Decision.RETRYING, Decision.FAILED}
+    attempted = record.decision in _FAILED
+    answered = record.status and attempted
+    shown = record.rule is not Rule.REPLY_FAILED and attempted
     return Attempt(
         number=record.attempt,
         started=moment(journal.wall_time(record.started)),
@@ -272,9 +276,10 @@ def _decision(record: AttemptRecord, failure: str, text: str, delay_s: float) ->
     match record.decision:
         case Decision.DELIVERED:
             return f"delivered: {came}"
-        case Decision.RETRYING:
+        case Decision.RETRYING | Decision.BURYING | Decision.REPLYING:
             wait = f"{record.wait_s:.1f}" if record.wait_s >= 1 else f"{record.wait_s:.2g}"
-            return f"{came} → retry {record.attempt} of {record.limit} in {wait} s: {record.rule.told(delay_s)}"
+            where = {Decision.BURYING: "dead-letter sink: ", Decision.REPLYING: "reply: "}.get(record.decision, "")
+            return f"{where}{came} → retry {record.attempt} of {record.limit} in {wait} s: {record.rule.told(delay_s)}"
         case Decision.FAILED:
             return f"{came} → no more attempts: {rule}" + (f" ({text})" if record.rule is Rule.REPLY_FAILED and text else "")
         case Decision.DEAD_LETTERED:

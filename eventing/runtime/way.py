@@ -16,6 +16,8 @@ STATES: Final = {
     "delivered": "green",
     "pending": "yellow",
     "retrying": "yellow",
+    "burying": "yellow",
+    "replying": "yellow",
     "failed": "red",
     "dead-lettered": "magenta",
     "dropped": "red",
@@ -113,6 +115,8 @@ def _attempt(attempt: Mapping[str, Any], console: Console) -> None:
     decision = _safe(attempt["decision"] or attempt["error"])
     ended = attempt.get("outcome") in {"dropped", "dead-lettered"} or not attempt["number"]
     first = "ended" if ended else f"attempt {attempt['number']}"
+    if attempt.get("outcome") in {"burying", "replying"}:
+        first = f"  {attempt['number']}"
     took = "" if ended and not attempt["duration_ms"] else f"{attempt['duration_ms']:8.1f} ms"
     when = local_time(attempt["started"])
     before = f"{first:10}  {when}  {took:11}  "

@@ -27,6 +27,7 @@ _ENDS: Final = frozenset({Decision.DELIVERED, Decision.DEAD_LETTERED, Decision.D
 _DELETED: Final = frozenset({"SubscriptionDeleted", "ChannelDeleted"})
 # What is let go of when nothing may be waited for any more keeps no order.
 _HASTY: Final = frozenset({Rule.SHUTDOWN, Rule.OVERFLOW, Rule.SUBSCRIPTION_DELETED, Rule.CHANNEL_DELETED})
+_ELSEWHERE: Final = frozenset({Decision.DROPPED, Decision.BURYING, Decision.REPLYING})
 _REPLY: Final = {"specversion": "1.0", "id": "r", "source": "/sub", "type": "reply"}
 
 
@@ -113,7 +114,7 @@ def balance(
         assert entry is not None
         if record.decision in _ENDS:
             ends[record.receipt, entry.uid].append((record.decision, record.rule.reason))
-        if record.decision is not Decision.DROPPED and record.rule not in _HASTY:
+        if record.decision not in _ELSEWHERE and record.rule not in _HASTY:
             tried[entry.uid].append(record.receipt)
     for uid in ordered:
         assert tried[uid] == sorted(tried[uid]), f"{uid} has concurrency 1 and was tried out of order"

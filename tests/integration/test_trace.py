@@ -193,6 +193,28 @@ def test_a_time_out(mesh: Mesh, sink: Sink, eventing: Eventing, tmp_path: Path) 
     assert ended(eventing, "slow-1").attempts[0].error == "Timeout: no complete answer in time"
 
 
+def test_each_attempt_at_the_dead_letter_sink_and_the_reply_address(
+    mesh: Mesh, sink: Sink, eventing: Eventing, tmp_path: Path
+) -> None:
+    sink.always("/patient", Answer(200, REPLY, b"answer"))
+    sink.script("/patient-reply", Answer(503), *[Answer(404)] * 2)
+    sink.always("/patient-reply", Answer(400))
+    sink.script("/patient-dls", Answer(429, body=b"not now"))
+    letters = dead_letter(sink, "/patient-dls")
+    text = manifest("patient", f"{sink.url}/patient", reply=f"{sink.url}/patient-reply", retry=1, **letters)
+    applied(eventing, tmp_path, "patient", text)
+    post(mesh, "patient", "patient-1")
+    found = ended(eventing, "patient-1")
+    told = [(attempt.outcome, attempt.number, attempt.status) for attempt in found.attempts]
+    assert told == [
+        ("replying", 1, 503), ("retrying", 1, 200), ("replying", 1, 404), ("failed", 2, 200),
+        ("burying", 1, 429), ("dead-lettered", 0, 200),
+    ]  # fmt: skip
+    assert found.attempts[4].decision.startswith("dead-letter sink: 429 → retry 1 of 1 in 0.01")
+    assert found.attempts[4].error == "not now"
+    assert "reply: 503 → retry 1 of 1 in 0.01" in eventing("trace", "patient-1")
+
+
 def test_replies_that_nobody_takes(mesh: Mesh, sink: Sink, eventing: Eventing, tmp_path: Path) -> None:
     sink.always("/replies", Answer(200, REPLY, b"answer"))
     sink.always("/no-reply", Answer(400))

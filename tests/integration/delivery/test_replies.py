@@ -148,7 +148,8 @@ def test_a_reply_that_nobody_takes_fails_the_whole_delivery_which_is_tried_again
         assert await mesh.ended(receipt, step=0.1) == ("delivered", "")
         assert [received.path for received in sink.requests] == ["/", "/reply", "/reply", "/", "/reply"]
         assert waits(sink.requests) == [0, 1, 1, 0]
-        first, second = (await mesh.deliveries(receipt))["s"]["attempts"]
+        reply, first, second = (await mesh.deliveries(receipt))["s"]["attempts"]
+        assert (reply["outcome"], reply["number"], reply["status"]) == ("replying", 1, 503)
         assert first["error"] == f"ReplyFailed: {sink.url}/reply: 503"
         assert first["decision"].startswith("ReplyFailed → retry 1 of 1 in 1.0 s")
         assert (second["number"], second["decision"]) == (2, "delivered: 200")

@@ -183,6 +183,8 @@ class Watcher:
         before = change.previous is not None and self._selection.matches(change.previous)
         if not now and not before:
             return b""
+        if not now and not change.removed:
+            return self._left(change)
         event = "MODIFIED" if now and before else "ADDED" if now else "DELETED"
         key = (change.record.version, event, self._view)
         frame = self._collection.frames.get(key)
@@ -190,6 +192,13 @@ class Watcher:
             frame = self._object(event, change.record.data)
             self._collection.frames.put(key, frame)
         return frame
+
+    def _left(self, change: Change) -> bytes:
+        """The object does not fit the selector any more: it is gone for this watcher, as it last saw it."""
+        assert change.previous is not None
+        obj = msgspec.json.decode(change.previous.data)
+        obj["metadata"]["resourceVersion"] = str(change.record.version)
+        return self._object("DELETED", msgspec.json.encode(obj))
 
     def _object(self, event: str, data: bytes) -> bytes:
         return _frame(event, self._watches.reader.show(self.resource, data, self._view))

@@ -10,9 +10,10 @@ Subscription ──▶ subscriptions ──(entry)──▶ backing channel ─�
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from eventing.control.references import References, Watcher
 from eventing.control.status import FIELD_MANAGER
 from eventing.control.subscriber_table import ChannelName, SubscriberTable
 from eventing.control.world import Backing, World
+from eventing.errors import ApiError
 from eventing.kube import Cache, Change, KubeClient, controller_of
 from eventing.observe.health import Check, State
 from eventing.reconcile import Key, ReconcileLoop, Reconciler
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Controllers"]
 
+_log = logging.getLogger(__name__)
+
 _BACKING_WORKERS = 4
 
 
@@ -53,6 +57,8 @@ class Controllers:
     `config` holds, by name of a back end, what its provisioner is made with. `ingress_ca` is what must be trusted to speak to an
     https ingress, PEM. `now` is the clock of what is written into objects; waiting is done by the event loop's own.
     `reconcilers` are all of this package unless given.
+    `data_planes` are the names of the data-plane processes that are run, where whoever runs them says so; else every DataPlane
+    object stands for one.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class Controllers:
         rand: random.Random | None = None,
         resync_s: float = 600.0,
         reconcilers: Sequence[type[KindReconciler]] | None = None,
+        data_planes: Collection[str] | None = None,
     ) -> None:
         reconcilers = kind_reconcilers() if reconcilers is None else reconcilers
         self._rand = rand or random.Random()  # noqa: S311 - spreads load and names Events, guards nothing
@@ -94,7 +101,7 @@ class Controllers:
             subscriptions=subscriptions,
             backings=self._backings,
             table=SubscriberTable(subscriptions, self._subscribers_changed),
-            planes=DataPlanes(planes, self._reported),
+            planes=DataPlanes(planes, self._reported, data_planes),
             references=References(client, [*followed, services], changed=self._call_in, new_cache=self._cache),
             recorder=EventRecorder(client, component=FIELD_MANAGER, now=now, rand=self._rand),
             call_in=self._call_in,
@@ -135,6 +142,7 @@ class Controllers:
                 # Working on half of what there is would take the other half for deleted.
                 for cache in self._caches:
                     await cache.synced()
+                await self._remove_left_over()
                 self._synced.set()
                 for name, loop in self._loops.items():
                     group.create_task(loop.run(), name=name)
@@ -142,6 +150,16 @@ class Controllers:
             async with contextlib.AsyncExitStack() as stack:
                 for provisioner in self._provisioners:
                     stack.push_async_callback(provisioner.aclose)
+
+    async def _remove_left_over(self) -> None:
+        for plane in self._world.planes.left_over():
+            metadata = plane["metadata"]
+            _log.info("the DataPlane of a process that never comes back is removed", extra={"process": metadata["name"]})
+            try:
+                await self._client.delete(DATA_PLANE, metadata["namespace"], metadata["name"], uid=metadata["uid"])
+            except ApiError as error:
+                # Nobody waits for it anyway; the next start tries again.
+                _log.warning("it is not removed: %s", error.message)
 
     async def synced(self) -> None:
         """Wait until everything there is has been listed and the loops are at work."""

@@ -1,6 +1,6 @@
 """What the live data-plane processes have applied, read from their DataPlane objects."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from eventing.kube import Cache, Change
 from eventing.resources.kinds import Kind, Object
@@ -16,17 +16,28 @@ def applied_name(kind: Kind, namespace: str, name: str) -> str:
 class DataPlanes:
     """The view of a cache of DataPlane objects; calls `changed` with the name of each channel that a report concerns, and
     with None when a process comes or goes, which concerns all.
+
+    `expected`, where given, are the names of the processes that are run at all, whether they are up at the moment or not: an
+    object of another name is left over from one that never comes back, and nobody waits for it.
     """
 
-    def __init__(self, cache: Cache, changed: Callable[[str | None], None]) -> None:
+    def __init__(self, cache: Cache, changed: Callable[[str | None], None], expected: Collection[str] | None = None) -> None:
         self._cache = cache
         self._changed = changed
+        self._expected = frozenset(expected) if expected is not None else None
         cache.on_change(self._told)
 
     @property
     def live(self) -> int:
         """How many processes there are."""
-        return len(self._cache)
+        return len(self._cache) if self._expected is None else sum(map(self._counts, self._cache.list()))
+
+    def left_over(self) -> list[Object]:
+        """The objects of processes that never come back."""
+        return [plane for plane in self._cache.list() if not self._counts(plane)]
+
+    def _counts(self, plane: Object) -> bool:
+        return self._expected is None or plane["metadata"]["name"] in self._expected
 
     def generation(self, kind: Kind, channel: Object) -> int | None:
         """The generation of the channel that every live process has reached; None where there is none, or one has none."""
@@ -34,6 +45,8 @@ class DataPlanes:
         name = applied_name(kind, metadata.get("namespace", ""), metadata["name"])
         lowest: int | None = None
         for plane in self._cache.list():
+            if not self._counts(plane):
+                continue
             applied = _applied(plane).get(name)
             if not applied or applied.get("uid") != metadata["uid"]:
                 return None

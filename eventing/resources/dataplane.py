@@ -1,7 +1,8 @@
 """DataPlane: one object per live data-plane process, in which it reports what it has applied.
 
-There are no heartbeats: a process makes its object at start, writes its status when it has applied a
-channel's generation, and deletes it at a clean stop, so an idle mesh writes nothing.
+There are no heartbeats, so that an idle mesh writes nothing: a process makes its object afresh at start, which ends the claims
+of an earlier one of that name, and writes its status when it has applied a channel's generation. Which processes there are is
+said by who runs them (docs/decisions/0009-controllers.md).
 """
 
 from typing import Any, Final

@@ -21,7 +21,7 @@ from eventing.runtime.apply import apply
 from eventing.runtime.data_directory import DataDirectory
 from eventing.runtime.ingress_tls import trust_anchors
 from eventing.runtime.listeners import advertised_host
-from eventing.runtime.settings import ChildSettings
+from eventing.runtime.settings import DATA_PLANE_NAME, ChildSettings
 from eventing.runtime.tokens import Tokens
 
 __all__ = ["Control"]
@@ -70,7 +70,11 @@ class Control:
                 await serving.wait()
                 await self._apply(Cluster(settings.endpoints.api, tokens.admin, ca))
                 controllers = self._controllers = Controllers(
-                    client, factories=factories, ingress_url=settings.endpoints.ingress, ingress_ca=ingress_ca
+                    client,
+                    factories=factories,
+                    ingress_url=settings.endpoints.ingress,
+                    ingress_ca=ingress_ca,
+                    data_planes=(DATA_PLANE_NAME,),
                 )
                 server.show(controllers.collector)
                 reconciling = tasks.create_task(controllers.run())

@@ -9,6 +9,7 @@ from eventing.observe.lines import LogFormat
 
 __all__ = [
     "API_PORT",
+    "DATA_PLANE_NAME",
     "INGRESS_PORT",
     "MAX_EVENT_BYTES",
     "METRICS_PORT",
@@ -19,6 +20,7 @@ __all__ = [
     "UpSettings",
 ]
 
+DATA_PLANE_NAME: Final = "embedded"  # of the one data-plane process that a mesh runs; it always comes back under it
 API_PORT: Final = 7443
 INGRESS_PORT: Final = 8080
 METRICS_PORT: Final = 9464

@@ -17,6 +17,7 @@ from eventing.errors import ObjectConflictError, ObjectExistsError, ObjectNotFou
 from eventing.kube import Cache, KubeClient
 from eventing.kube.client import MERGE_PATCH
 from eventing.resources.channelable import CONTROLLER_USER, channelable_kind
+from eventing.resources.conditions import is_ready
 from eventing.resources.core import CORE_KINDS
 from eventing.resources.dataplane import DATA_PLANE, DATA_PLANE_NAMESPACE
 from eventing.resources.kinds import Admission, Kind, Object
@@ -320,7 +321,8 @@ class Mesh:
             raise AssertionError(f"did not come about; {state}") from None
 
     async def until_ready(self, plural: str, *names: str) -> None:
-        await self.until(*(lambda name=name: self.ready(plural, name)[0] == "True" for name in names))
+        """As `kubectl wait` has it: Ready, and said of the present generation."""
+        await self.until(*(lambda name=name: is_ready(self.find(plural, name) or {"metadata": {}}) for name in names))
 
     async def until_still(self) -> None:
         """Wait until nothing has been written for a while."""

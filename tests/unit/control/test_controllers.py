@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from eventing.channels import Provisioned
+from eventing.control import Controllers
 from eventing.errors import ApiError, EventingError
 from eventing.resources.conditions import condition_of
 from eventing.resources.kinds import Kind, Object
@@ -122,6 +123,27 @@ async def test_ready_waits_for_every_data_plane_process(mesh: Any) -> None:
     await mesh.until(lambda: mesh.ready("channels", "orders")[0] == "Unknown")
     await mesh.api.delete(mesh.api.kinds["dataplanes"], "knative-eventing", "plane-1")
     await mesh.until_ready("subscriptions", "sub")
+
+
+async def test_a_process_that_never_comes_back_is_not_waited_for(mesh: Any) -> None:
+    kind = mesh.api.kinds["dataplanes"]
+    await mesh.api.write("create", kind, {"metadata": {"namespace": "knative-eventing", "name": "gone"}})
+    mesh.controllers = Controllers(
+        mesh.api, factories={"memory": mesh.memory}, ingress_url="http://localhost:8080", data_planes=["plane-0"]
+    )
+    mesh.start()
+    await mesh.channel()
+    await mesh.subscription()
+    await mesh.until_ready("subscriptions", "sub")
+    assert mesh.find("dataplanes", "gone", "knative-eventing") is None
+    # Nor is one that turns up later and is none of ours.
+    await mesh.api.write("create", kind, {"metadata": {"namespace": "knative-eventing", "name": "other"}})
+    await mesh.until_still()
+    await mesh.subscription("second")
+    await mesh.until_ready("subscriptions", "sub", "second")
+    mesh.tasks[-1].cancel()
+    await mesh.api.delete(kind, "knative-eventing", "plane-0")
+    await mesh.until(lambda: mesh.ready("channels", "orders") == ("False", "DispatcherEndpointsNotReady"))
 
 
 async def test_no_data_plane_is_said(mesh: Any) -> None:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlencode, urlsplit
 
-from eventing.bindings.http import binary_head
+from eventing.bindings.http import HOPS_HEADER, binary_head
 from eventing.errors import EventingError, ObjectNotFoundError
 from eventing.event import Event
 from eventing.runtime.data_directory import DataDirectory, default_data_dir
@@ -89,6 +89,7 @@ class MeshClient:
             self._ingress = _connection(self.endpoints.ingress, self.ingress_ca)
         lines = binary_head(event).decode("ascii").split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines if line)
+        del headers[HOPS_HEADER.decode()]  # it has been through no channel yet
         path = f"/{quote(namespace, safe='')}/{quote(channel, safe='')}"
         return _request(self._ingress, "POST", path, event.data, headers)
 

@@ -155,14 +155,14 @@ class Dispatcher:
         if target.resource.kind.namespaced and not target.namespace:
             raise method_not_allowed()
         view = self._view(request)
-        obj = expect_object(decode_body(request))
+        obj = expect_object(decode_body(request), target.resource.kind)
         options = Options.of(request)
         data = await self._writer.create(target.resource, target.namespace, obj, options, request)
         return 201, self._reader.show(target.resource, data, view)
 
     async def _put(self, target: Target, request: Request) -> tuple[int, bytes]:
         view = self._view(request)
-        obj = expect_object(decode_body(request))
+        obj = expect_object(decode_body(request), target.resource.kind)
         data = await self._writer.update(
             target.resource,
             (target.namespace, target.name),

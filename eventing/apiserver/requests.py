@@ -11,7 +11,7 @@ import yaml
 
 from eventing.apiserver.failures import bad_request, not_acceptable, unsupported_media_type
 from eventing.apiserver.protobuf import decode_protobuf
-from eventing.resources.kinds import Object
+from eventing.resources.kinds import Kind, Object
 
 __all__ = [
     "APPLY_PATCH",
@@ -213,10 +213,16 @@ def _quality(entry: str) -> float:
         return 0.0
 
 
-def expect_object(value: Any) -> Object:
-    """The body of a write, which is an object with apiVersion and kind."""
+def expect_object(value: Any, kind: Kind | None = None) -> Object:
+    """The body of a write, which is an object with apiVersion and kind.
+
+    Those of Kubernetes' own kinds may be left to the path, which `kind` gives: typed clients do so.
+    """
     if not isinstance(value, dict):
         raise bad_request("couldn't get version/kind; json parse error: the body is not an object")
+    if kind is not None and kind.group in {"", "apiextensions.k8s.io"}:
+        value.setdefault("apiVersion", kind.api_version)
+        value.setdefault("kind", kind.kind)
     for name in ("kind", "apiVersion"):
         if not isinstance(value.get(name), str) or not value[name]:
             shown = msgspec.json.encode(value)[:200].decode(errors="replace")

@@ -9,12 +9,21 @@ from eventing.apiserver.requests import Request, decode_body, expect_object
 __all__ = ["review"]
 
 _ALL = ["*"]
+_KINDS = {
+    "selfsubjectreviews": "SelfSubjectReview",
+    "selfsubjectaccessreviews": "SelfSubjectAccessReview",
+    "selfsubjectrulesreviews": "SelfSubjectRulesReview",
+}
 _ADMIN_GROUPS = ["system:masters", "system:authenticated"]
 
 
 def review(request: Request) -> tuple[int, bytes]:
     """Answer a SelfSubjectReview, SelfSubjectAccessReview or SelfSubjectRulesReview: the object with its status."""
-    obj = expect_object(decode_body(request))
+    value = decode_body(request)
+    if isinstance(value, dict):  # typed clients leave these to the path
+        value.setdefault("apiVersion", "/".join(request.parts[1:3]))
+        value.setdefault("kind", _KINDS[request.parts[-1]])
+    obj = expect_object(value)
     obj["status"] = _status(request)
     metadata = obj.get("metadata")
     obj["metadata"] = {**(metadata if isinstance(metadata, dict) else {}), "creationTimestamp": None}

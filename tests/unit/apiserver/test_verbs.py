@@ -104,6 +104,13 @@ async def test_fields_that_are_given_twice_are_told(api: Client) -> None:
     assert (code, 'duplicate field "spec.color"' in answer["message"]) == (400, True)
 
 
+async def test_typed_clients_leave_kind_and_version_of_core_kinds_to_the_path(api: Client) -> None:
+    made = await api.create(CONFIG_MAPS, {"metadata": {"name": "c"}, "data": {"a": "b"}})
+    assert (made["apiVersion"], made["kind"]) == ("v1", "ConfigMap")
+    code, replaced = await api.ask("PUT", f"{CONFIG_MAPS}/c", {"metadata": {"name": "c"}, "data": {"a": "c"}})
+    assert (code, replaced["data"]) == (200, {"a": "c"})
+
+
 async def test_only_one_of_a_name(api: Client) -> None:
     await api.create(SHAPES, shape("a"))
     code, body = await api.ask("POST", SHAPES, shape("a"))
@@ -312,3 +319,11 @@ async def test_yaml_bodies_are_read_and_bombs_are_not(api: Client) -> None:
     bomb = b"a: &a [x,x]\nb: &b [*a,*a]\nc: [*b,*b]\n"
     code, body = await api.ask("POST", SHAPES, bomb, content_type="application/yaml")
     assert (code, body["reason"]) == (400, "BadRequest")
+
+
+async def test_a_client_asks_about_itself(api: Client) -> None:
+    code, body = await api.ask("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {"spec": {}})
+    assert (code, body["kind"], body["status"]["allowed"]) == (201, "SelfSubjectAccessReview", True)
+    given = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    code, body = await api.ask("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", given)
+    assert (code, body["status"]["userInfo"]["username"]) == (201, "kubernetes-admin")

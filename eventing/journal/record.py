@@ -48,7 +48,7 @@ class Rule(IntEnum):
     @property
     def reason(self) -> str:
         """The reason as it stands in records, metrics and conditions: CamelCase."""
-        return "".join(word.capitalize() for word in self.name.split("_"))
+        return _REASONS[self]
 
     def told(self, delay_s: float) -> str:
         """The text, with the back-off that the policy names (0: not known)."""
@@ -77,6 +77,7 @@ _TEXTS: Final = {
     Rule.UNSENDABLE: "it cannot be sent in the format asked for",
 }
 
+_REASONS: Final = {rule: "".join(word.capitalize() for word in rule.name.split("_")) for rule in Rule}
 _BACK_OFFS: Final = frozenset({Rule.EXPONENTIAL, Rule.LINEAR})
 
 # Kinds of failed exchanges (eventing.wire.client.ResponseFailure.kind), by the code that a record holds. Append only.

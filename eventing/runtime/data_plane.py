@@ -52,7 +52,7 @@ class DataPlaneRole:
                     drain_s=settings.drain_s,
                     journal=settings.journal,
                     failures=directory.journal,
-                    server=ServerLimits(body_bytes=settings.ingress.max_event_bytes),
+                    server=_limits(settings.ingress.max_event_bytes),
                     guard=address_guard(settings.delivery.allow_ranges, settings.delivery.deny_ranges),
                 ),
                 tls=tls.context if tls else None,
@@ -65,6 +65,12 @@ class DataPlaneRole:
                     refreshing.cancel()
         finally:
             await client.aclose()
+
+
+def _limits(max_event_bytes: int) -> ServerLimits:
+    usual = ServerLimits()
+    # Several of the largest at the same time, whatever that is.
+    return ServerLimits(body_bytes=max_event_bytes, held_bytes=max(usual.held_bytes, 8 * max_event_bytes))
 
 
 async def _refresh(tls: IngressTls) -> None:

@@ -18,7 +18,7 @@ Application = Callable[["Request"], None]
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """Bounds of one connection; beyond them the answer is the status named."""
+    """Bounds of one connection, the last two of all together; beyond them the answer is the status named."""
 
     body_bytes: int = 1 << 20  # 413
     header_bytes: int = 32 << 10  # 431, the request line included; up to two pieces more may pass. Trailers as well
@@ -26,7 +26,8 @@ class ServerLimits:
     head_s: float = 10.0  # from the first byte of a request to the end of its head: 408
     body_s: float = 60.0  # from there to the end of its body: 408
     idle_s: float = 75.0  # between requests: closed without a word
-    connections: int = 10_000  # beyond: 503 and closed
+    connections: int = 10_000  # 503 and closed
+    held_bytes: int = 64 << 20  # of requests that have not come whole: 503. One that comes in one piece is never among them
 
 
 class Request:

@@ -55,6 +55,7 @@ class HttpServer:
         self.connections: set[ServerConnection] = set()
         self.closing = False
         self.accepted_total = 0
+        self.held_bytes = 0  # of requests that have not come whole, over all connections
         self.date = b""
         self._servers: list[asyncio.Server] = []
         self._sweep: asyncio.TimerHandle | None = None

@@ -24,6 +24,8 @@ _REASONS: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".
 LINGER_S: Final = 2.0
 # What came is parsed in pieces of at most this size, so that what is counted by piece is bounded by little more than its limit.
 PIECE: Final = 16 << 10
+# A body is kept in pieces as they come; so many small ones are made into one, since each costs more than the byte in it.
+PIECES_MAX: Final = 1024
 _CHUNKED: Final = b"chunked"
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
 # Shapes of requests that a connection tries before it parses: few producers send more kinds of events over one.
@@ -43,6 +45,7 @@ class ServerConnection(asyncio.Protocol):
         "_expects",
         "_head_bytes",
         "_headers",
+        "_held",
         "_hits",
         "_host",
         "_hosts",
@@ -93,6 +96,7 @@ class ServerConnection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._body_seen = 0
+        self._held = 0  # bytes of a request that has not come whole
         self._shapes: tuple[Shape, ...] = ()
         self._hits = self._misses = 0
         self._whole = b""  # what came, while it is read, if it began a request
@@ -113,6 +117,7 @@ class ServerConnection(asyncio.Protocol):
         self.server.connections.discard(self)
         self._transport = None
         self._pending.clear()
+        self._release()
 
     def eof_received(self) -> bool:
         # A client may shut down its sending side and still read the answer to what it sent; then it is over.
@@ -164,14 +169,30 @@ class ServerConnection(asyncio.Protocol):
             self._refuse(400, f"not HTTP/1.1: {error}")
 
     def _count(self, size: int) -> None:
-        """Bound what is no body: a head, or what chunks may say beside their data."""
-        if self._state == self.BODY and self._body_bytes != self._body_seen:
+        """Bound a request that has not come whole: what is kept of it, and what is no body (a head, what chunks say beside)."""
+        state, server = self._state, self.server
+        if state not in {self.HEAD, self.BODY}:
+            return
+        self._held += size
+        server.held_bytes += size
+        if server.held_bytes > server.limits.held_bytes:
+            self._refuse(503, "too many large requests are coming in at the same time", b"retry-after: 1\r\n")
+        elif state == self.BODY and self._body_bytes != self._body_seen:
             self._body_seen = self._body_bytes
             self._head_bytes = 0
-        elif self._state in {self.HEAD, self.BODY}:
+            if len(self._body) > PIECES_MAX:
+                self._body = _in_blocks(self._body)
+        else:
             self._head_bytes += size
-            if self._head_bytes > self.server.limits.header_bytes:
-                self._refuse(431, f"the headers of the request have more than {self.server.limits.header_bytes} bytes")
+            if self._head_bytes > server.limits.header_bytes:
+                self._refuse(431, f"the headers of the request have more than {server.limits.header_bytes} bytes")
+            elif state == self.HEAD and len(self._headers) + self._dropped > server.limits.header_count:
+                self._refuse(431, f"more than {server.limits.header_count} headers")
+
+    def _release(self) -> None:
+        """What was kept of a request is the application's now, or dropped."""
+        self.server.held_bytes -= self._held
+        self._held = 0
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """An offer to upgrade is ignored (data-plane contract; Java's own client makes one with every first request). The parser
@@ -286,6 +307,8 @@ class ServerConnection(asyncio.Protocol):
         keep_alive = self._parser.should_keep_alive()
         if not keep_alive:
             self._check_version()
+        if self._held:
+            self._release()
         body = self._body
         request = Request(
             self,
@@ -379,6 +402,8 @@ class ServerConnection(asyncio.Protocol):
         if self._refused or self._transport is None:
             return
         self._refused = True
+        self._release()
+        self._headers, self._body = [], []
         if self.server.refused is not None:
             self.server.refused(self.peer, self._host, self._target, status, detail)
         if self._pending:
@@ -442,3 +467,11 @@ class ServerConnection(asyncio.Protocol):
 
 class _RefusedError(Exception):
     """Stops the parser after `_refuse`; never leaves `data_received`."""
+
+
+def _in_blocks(pieces: list[bytes]) -> list[bytes]:
+    """The same body, the run of small pieces at its end made into one."""
+    at = len(pieces)
+    while at and len(pieces[at - 1]) < PIECES_MAX:
+        at -= 1
+    return [*pieces[:at], b"".join(pieces[at:])]

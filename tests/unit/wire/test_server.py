@@ -1,5 +1,6 @@
 """The server's state machine: what it takes, what it refuses, what it bounds. Sockets are in test_server_sockets.py."""
 
+import asyncio
 import json
 import random
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventing.wire.server import HttpServer, ServerLimits
-from eventing.wire.server_connection import PIECE
+from eventing.wire.server_connection import PIECE, PIECES_MAX
 from tests.unit.wire.transports import Peer, answers_of
 
 POST = b"POST /a HTTP/1.1\r\nhost: x\r\n"
@@ -103,8 +104,6 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
 
 
 async def test_pipelined_requests_wait_for_the_answer_before_them() -> None:
-    import asyncio
-
     peer = Peer(answer=False)
     peer.send(b"".join(b"POST /%d HTTP/1.1\r\nhost: x\r\n\r\n" % n for n in range(3)) + b"POST /3 HTTP/1.1\r\nho")
     assert [target for _, target, _ in peer.seen] == [b"/0"]
@@ -245,6 +244,45 @@ async def test_a_head_beyond_the_limit() -> None:
     assert Peer(SMALL).send(b"POST /" + b"a" * 100_000).statuses == [431]
 
 
+async def test_headers_are_counted_before_the_head_is_whole() -> None:
+    peer = Peer(ServerLimits(header_count=100)).send(POST + b"x: y\r\n" * 60, b"x: y\r\n" * 60)
+    assert peer.statuses == [431]
+    assert peer.connection._headers == []
+
+
+async def test_a_body_of_tiny_chunks_is_not_kept_as_tiny_pieces() -> None:
+    peer = Peer().send(POST + b"transfer-encoding: chunked\r\n\r\n")
+    chunks = [b"2\r\n%b\r\n" % (b"%02d" % (number % 100)) for number in range(40_000)]
+    for at in range(0, len(chunks), 500):
+        peer.send(b"".join(chunks[at : at + 500]))
+        assert len(peer.connection._body) <= PIECES_MAX + 500
+    peer.send(b"0\r\n\r\n")
+    assert peer.statuses == [202]
+    assert peer.seen[0][2] == b"".join(b"%02d" % (number % 100) for number in range(40_000))
+
+
+async def test_what_is_kept_of_requests_that_have_not_come_whole_is_bounded_over_all_connections() -> None:
+    """Ten thousand connections with a megabyte each would be ten gigabytes."""
+    server = Peer(ServerLimits(held_bytes=100_000)).server
+    holding = [Peer(server=server).send(POST + b"content-length: 50000\r\n\r\n" + b"x" * 20_000) for _ in range(4)]
+    one_too_many = Peer(server=server).send(POST + b"content-length: 50000\r\n\r\n", *[b"x" * 10_000] * 5)
+    assert one_too_many.statuses == [503]
+    assert b"retry-after: 1\r\n" in one_too_many.transport.written
+    whole = Peer(server=server).send(POST + b"content-length: 5\r\n\r\nabcde")
+    assert whole.statuses == [202], "a request that comes whole is not concerned"
+    for peer in holding[:2]:
+        peer.connection.connection_lost(None)
+    assert 40_000 < server.held_bytes < 45_000
+    for peer in holding[2:]:
+        peer.send(b"x" * 30_000)
+        assert peer.statuses == [202]
+    assert server.held_bytes == 0
+    refused = Peer(server=server).send(POST + b"content-length: 50000\r\n\r\n" + b"x" * 20_000)
+    refused.connection.check_time(asyncio.get_running_loop().time() + 61)
+    assert refused.statuses == [408]
+    assert server.held_bytes == 0
+
+
 async def test_too_many_headers() -> None:
     assert Peer(SMALL).send(POST + b"".join(b"ce-a%d: x\r\n" % n for n in range(6)) + b"\r\n").statuses == [431]
     assert Peer(SMALL).send(POST + b"x: y\r\n" * 6 + b"\r\n").statuses == [431], "those that mean nothing too"
@@ -296,8 +334,6 @@ async def test_too_many_connections() -> None:
 
 
 async def test_what_takes_too_long() -> None:
-    import asyncio
-
     now = asyncio.get_running_loop().time()
     idle = Peer(SMALL)
     idle.connection.check_time(now + 70)
@@ -372,8 +408,6 @@ async def _outcome(stream: bytes, sizes: list[int]) -> tuple[object, ...]:
 
 @given(st.lists(st.one_of(st.sampled_from(_PIECES), st.binary(max_size=8)), max_size=12), st.randoms(use_true_random=False))
 def test_how_the_bytes_are_cut_makes_no_difference(pieces: list[bytes], rand: random.Random) -> None:
-    import asyncio
-
     stream = b"".join(pieces)
     sizes = [rand.randint(1, 40) for _ in range(rand.randint(0, 60))]
 
@@ -387,8 +421,6 @@ def test_how_the_bytes_are_cut_makes_no_difference(pieces: list[bytes], rand: ra
 
 @given(st.lists(st.binary(max_size=50), max_size=20))
 def test_random_bytes_raise_nothing(pieces: list[bytes]) -> None:
-    import asyncio
-
     async def send() -> None:
         peer = Peer(SMALL).send(*pieces)
         assert not peer.requests or peer.statuses

@@ -51,13 +51,14 @@ class FakeTransport(asyncio.Transport):
 
 
 class Peer:
-    """The other side of one server connection. The application answers 202 at once, with what it saw in `requests`."""
+    """The other side of one server connection. The application answers 202 at once, with what it saw in `requests`. With the
+    `server` of another peer it is another connection to that, whose requests the other one sees."""
 
-    def __init__(self, limits: ServerLimits | None = None, *, answer: bool = True) -> None:
+    def __init__(self, limits: ServerLimits | None = None, *, answer: bool = True, server: HttpServer | None = None) -> None:
         self.requests: list[Any] = []
         self.refusals: list[tuple[int, str]] = []
         self.answering = answer
-        self.server = HttpServer(
+        self.server = server or HttpServer(
             self._application,
             limits=limits or ServerLimits(),
             refused=lambda _peer, _host, _target, status, detail: self.refusals.append((status, detail)),

@@ -81,12 +81,6 @@ class Event:
             self._attributes = _attributes_of_head(self.wire or b"")
         return self._attributes
 
-    def been_through(self, hops: int) -> None:
-        """Set how many channels it has been through; its head is built anew, after its attributes have been read from it."""
-        self._attributes = self.attributes
-        self.hops = hops
-        self.wire = None
-
     @property
     def id(self) -> str:
         return self.attributes["id"]

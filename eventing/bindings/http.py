@@ -36,6 +36,7 @@ __all__ = [
     "in_format",
     "payload",
     "structured_head",
+    "take_along",
     "with_attributes",
 ]
 
@@ -325,6 +326,16 @@ def structured_head(event: Event) -> bytes:
     lines = [b"content-type: application/cloudevents+json; charset=utf-8\r\n", *_travelling_lines(event)]
     lines.append(_END % (event.hops + 1, length))
     return b"".join(lines)
+
+
+def take_along(event: Event, hops: int, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+    """Say how many channels the event has been through, and give it `headers` that are to travel with it."""
+    event.hops = hops
+    event.headers += headers
+    if event.wire is not None:  # what else it says stays; the two lines that end it are the binding's own
+        kept = event.wire[: event.wire.rindex(HOPS_HEADER)]
+        added = b"".join([name + b": " + value + b"\r\n" for name, value in headers])
+        event.wire = kept + added + _END % (hops + 1, len(payload(event)))
 
 
 def _travelling_lines(event: Event) -> Iterable[bytes]:

@@ -30,8 +30,8 @@ _VARIABLE: Final = {
 # With one of these in it, a head says not all about what the parser does.
 _NEVER: Final = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
 _LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)(:[ \t]*)([^\r\n]*)")
-HEAD_MAX: Final = 4096
-SHAPES_MAX: Final = 256
+HEAD_MAX: Final = 2048
+SHAPES_MAX: Final = 128
 LEARNT_MAX: Final = 20  # per call of `Shapes.allow`: compiling a pattern takes half a millisecond, and strangers cause it
 
 

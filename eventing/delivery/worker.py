@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from eventing.bindings.http import HeaderName, announces_event, decode_reply, event_head, in_format
+from eventing.bindings.http import HeaderName, announces_event, decode_reply, event_head, in_format, take_along
 from eventing.channels import Cursor, Lag, Lease
 from eventing.delivery.endings import EVICTION_RULES, Endings, looped
 from eventing.delivery.engine import Attempt, Delivery, Engine
@@ -387,9 +387,9 @@ class SubscriptionWorker:
         if self._endings.given_up:
             self._endings.fail(attempt.lease, self.delivery.subscriber.url, Answer(200, [], b""), Rule.SHUTDOWN)
             return
-        if not headers_of(reply.headers):
-            reply.headers += self._trace_of(attempt.lease.event)
-        reply.been_through(attempt.lease.event.hops)  # it comes from the same channel
+        event = attempt.lease.event
+        # It comes from the same channel, and belongs to the trace of the event that it answers unless it says otherwise.
+        take_along(reply, event.hops, () if headers_of(reply.headers) else self._trace_of(event))
         self._endings.hand_on(attempt, reply)
 
     def _trace_of(self, event: Event) -> Headers:

@@ -16,6 +16,7 @@ from eventing.bindings.http import (
     event_head,
     in_format,
     payload,
+    take_along,
     with_attributes,
 )
 from eventing.errors import InvalidEventError
@@ -339,3 +340,17 @@ def test_any_headers_and_bytes_give_events_or_their_faults(headers: list[tuple[s
             decoding(read, body)
         except InvalidEventError as error:
             assert error.faults
+
+
+@given(events, st.integers(0, 60), st.sampled_from([(), ((b"traceparent", b"00-x"),)]), st.booleans())
+def test_what_an_event_takes_along_stands_in_its_head_once(
+    event: Event, hops: int, headers: tuple[tuple[bytes, bytes], ...], made_before: bool
+) -> None:
+    (taken,) = decode(*through_the_wire(event))
+    if made_before:
+        event_head(taken)
+    take_along(taken, hops, headers)
+    assert event_head(taken).endswith(b"\r\ncontent-length: %d\r\n\r\n" % len(payload(taken)))
+    (again,) = decode(*through_the_wire(taken))
+    assert (again.attributes, again.data, again.hops) == (event.attributes, event.data, hops + 1)
+    assert again.headers == event.headers + headers

@@ -98,6 +98,16 @@ def up(
         ),
     ] = None,
     quickstart: Annotated[bool, typer.Option("--quickstart", help="Play the built-in example.")] = False,
+    drain_timeout: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=3600,
+            metavar="SECONDS",
+            envvar="EVENTING_DRAIN_TIMEOUT",
+            help="How long a stop waits for pending events; what is left is dead-lettered, or dropped with reason Shutdown.",
+        ),
+    ] = 10.0,
     log_format: Annotated[
         Literal["text", "json"], typer.Option(envvar="EVENTING_LOG_FORMAT", help="Format of the log on standard error.")
     ] = "text",
@@ -124,6 +134,7 @@ def up(
         metrics_port=metrics_port,
         quickstart=quickstart,
         log_format=log_format,
+        drain_s=drain_timeout,
         journal=journal,
         bin_dir="" if shutil.which("eventing") else str(Path(sys.executable).parent),
         manifests_fd=_spool(filename) if filename else None,

@@ -1,0 +1,98 @@
+"""Producers that keep on sending, and what was answered to each event."""
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+
+from eventing.bindings.http import event_head
+from tests.support.data_plane import Client, make_event
+
+__all__ = ["Sent", "Traffic"]
+
+
+@dataclass(slots=True)
+class Sent:
+    """One event. `receipt` is "" where no 202 came: then it may have been stored or not."""
+
+    number: int
+    data: bytes
+    answered: bool = False
+    receipt: str = ""
+
+    @property
+    def id(self) -> str:
+        return str(self.number)
+
+    @property
+    def process(self) -> str:
+        """The data-plane process that accepted it, by the prefix of its receipts."""
+        return self.receipt.rpartition("-")[0]
+
+    @property
+    def order(self) -> int:
+        return int(self.receipt.rpartition("-")[2])
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Events numbered from 0 to a channel of the namespace `default`, by `producers` at a time."""
+
+    port: int
+    rand: random.Random
+    channel: str = "orders"
+    pause_s: float = 0.004
+    sent: list[Sent] = field(default_factory=list)
+    statuses: set[int] = field(default_factory=set)
+    _stop: bool = False
+
+    @property
+    def next_number(self) -> int:
+        return len(self.sent)
+
+    @property
+    def oldest_unanswered(self) -> int:
+        """Every event of a smaller number has been answered."""
+        return next((each.number for each in self.sent[-200:] if not each.answered), self.next_number)
+
+    @property
+    def accepted(self) -> list[Sent]:
+        return [each for each in self.sent if each.receipt]
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        self._stop = True
+
+    async def run(self, producers: int = 2) -> None:
+        """Send until `stop`. An ingress that is away is no fault; whoever needs it to be there looks at `accepted`."""
+        await asyncio.gather(*(self._produce() for _ in range(producers)))
+
+    async def _produce(self) -> None:
+        client = Client(self.port)
+        try:
+            while not self._stop:
+                each = Sent(self.next_number, self.rand.randbytes(self.rand.choice([2, 300, 3000])))
+                self.sent.append(each)
+                try:
+                    async with asyncio.timeout(20):
+                        head = event_head(make_event(each.id, each.data))
+                        answer = await client.request("POST", f"/default/{self.channel}", head, each.data)
+                except (OSError, asyncio.IncompleteReadError, TimeoutError):
+                    await client.aclose()
+                else:
+                    self.statuses.add(answer.status)
+                    if answer.status == 202:
+                        each.receipt = answer.headers["eventing-receipt"]
+                each.answered = True
+                await asyncio.sleep(self.pause_s)
+        finally:
+            await client.aclose()
+
+    async def until(self, accepted: int, within: float = 40.0) -> None:
+        """Wait for so many more accepted events."""
+        wanted = len(self.accepted) + accepted
+        try:
+            async with asyncio.timeout(within):
+                while len(self.accepted) < wanted:
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise AssertionError(f"{len(self.accepted)} of {wanted} events accepted; answers: {self.statuses}") from None

@@ -32,7 +32,7 @@ _decode = msgspec.json.decode
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """The server has given no answer since then (monotonic clock, seconds); the error is the first one."""
+    """The server has given no answer since then (monotonic clock, seconds); the error is the latest."""
 
     since: float
     error: str
@@ -248,7 +248,7 @@ class KubeClient:
 
     def _unavailable(self, error: Exception) -> ApiUnavailableError:
         cause = str(error) or type(error).__name__
-        self.outage = self.outage or Outage(time.monotonic(), cause)
+        self.outage = Outage(self.outage.since if self.outage else time.monotonic(), cause)
         return ApiUnavailableError(0, "Unreachable", f"no usable answer from {self._cluster.server}: {cause}")
 
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from eventing.apiserver import dispatch
+from eventing.apiserver import dispatch, watching
 from eventing.apiserver import store as store_module
 from tests.unit.apiserver.client import SHAPES, Client, shape
 
@@ -132,8 +132,8 @@ async def test_a_watch_ends_at_its_time(api: Client) -> None:
 
 
 async def test_a_watch_with_bookmarks_ends_with_one(api: Client) -> None:
+    made = await api.create(SHAPES, shape("a"))
     async with api.watch(SHAPES, timeoutSeconds="1", allowWatchBookmarks="true", labelSelector="a=b") as watch:
-        made = await api.create(SHAPES, shape("a"))
         event = await watch.next()
         assert event
         assert (event["type"], event["object"]["kind"]) == ("BOOKMARK", "Shape")
@@ -200,3 +200,15 @@ async def test_lines_are_whole_json(api: Client) -> None:
         await api.create(SHAPES, shape("a", free={"text": "line\nfeed \u2028 é"}))
         line = await watch.response.content.readline()
         assert json.loads(line)["object"]["spec"]["free"]["text"] == "line\nfeed \u2028 é"
+
+
+async def test_a_quiet_watch_hears_how_far_the_others_are(api: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "_BOOKMARK_S", 0.05)
+    async with api.watch(SHAPES, allowWatchBookmarks="true", labelSelector="a=b") as watch:
+        made = await api.create(SHAPES, shape("a"))
+        async with asyncio.timeout(10):
+            while (event := await watch.next()) and event["object"]["metadata"] != {
+                "resourceVersion": made["metadata"]["resourceVersion"]
+            }:
+                assert event["type"] == "BOOKMARK"
+        assert event

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from eventing.apiserver import ApiServer, ensure_certificates
 from eventing.control import Controllers
 from eventing.errors import ApiError, ObjectNotFoundError
 from eventing.kube import Cache, Cluster, KubeClient
+from eventing.reconcile import Key, Outcome, Reconciler
 from eventing.resources.channelable import CONTROLLER_USER
 from eventing.resources.conditions import condition_of
 from eventing.resources.core import CONFIG_MAP, CORE_KINDS, EVENT, SERVICE
@@ -31,6 +33,7 @@ class Embedded:
     def __init__(self, server: ApiServer, user: KubeClient, controller: KubeClient) -> None:
         self.server = server
         self.user = user
+        self.controller = controller
         self.controllers = Controllers(
             controller, factories={"memory": factory}, ingress_url="http://localhost:8080", rand=random.Random(1)
         )
@@ -179,6 +182,55 @@ async def test_many_subscriptions_and_then_silence(embedded: Embedded) -> None:
             before = after
             await asyncio.sleep(1)
     assert embedded.controllers.idle
+
+
+async def test_rounds_without_cause_write_nothing(embedded: Embedded) -> None:
+    """Resync is there for what nobody noticed; where nothing is amiss it is read-only, also with a second copy at work."""
+    await embedded.create(SERVICE, "shop", spec={"ports": [{"port": 80}]})
+    await embedded.create(CHANNEL, "orders", spec={"delivery": {"deadLetterSink": {"uri": "http://dead.example.com"}}})
+    reference = {"apiVersion": "v1", "kind": "Service", "name": "shop"}
+    for name in ("a", "b", "c"):
+        await embedded.subscribe(name, subscriber={"ref": reference})
+    await embedded.subscribe("lost", subscriber={"ref": {**reference, "name": "nowhere"}})
+    for name in ("a", "b", "c"):
+        await embedded.ready(SUBSCRIPTION, name, "True")
+    await embedded.ready(SUBSCRIPTION, "lost", "False", "SubscriberResolveFailed")
+    again = Controllers(
+        embedded.controller,
+        factories={"memory": factory},
+        ingress_url="http://localhost:8080",
+        resync_s=0.2,
+        rand=random.Random(2),
+    )
+    rounds: Counter[str] = Counter()
+    for name, loop in again._loops.items():
+        loop._reconciler = _Counting(loop._reconciler, name, rounds)
+
+    async def version() -> str:
+        return (await embedded.user.list(CHANNEL))[1]
+
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(again.run())
+        await again.synced()
+        async with asyncio.timeout(20):
+            while not all(rounds[name] >= 4 for name in ("channels", "subscriptions", "inmemorychannels")):
+                await asyncio.sleep(0.02)
+            before = ""
+            while before != (now := await version()):  # what the last of the changes above has set off may take a moment
+                before, seen = now, rounds.total()
+                while rounds.total() < seen + 30:
+                    await asyncio.sleep(0.02)
+        running.cancel()
+
+
+class _Counting:
+    def __init__(self, inner: Reconciler, name: str, rounds: Counter[str]) -> None:
+        self.inner, self.name, self.rounds = inner, name, rounds
+
+    async def reconcile(self, key: Key) -> Outcome:
+        outcome = await self.inner.reconcile(key)
+        self.rounds[self.name] += 1
+        return outcome
 
 
 DEFINITIONS = Kind(

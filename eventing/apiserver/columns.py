@@ -163,8 +163,21 @@ def _made(name: str, render: Render, *, kind: str = "string", wide: bool = False
     return CompiledColumn(Column(name, "", kind, priority=int(wide)), render, form)
 
 
+def _counting(name: str, *fields: str, before: tuple[CompiledColumn, ...] = ()) -> tuple[CompiledColumn, ...]:
+    """Name, what comes before, how many entries the fields have together, age."""
+    return (
+        _made("Name", lambda obj, _now: obj["metadata"]["name"], form="name"),
+        *before,
+        _made(name, lambda obj, _now: sum(len(obj.get(field) or ()) for field in fields), kind="integer"),
+        _made("Age", lambda obj, now: _since(now, obj["metadata"].get("creationTimestamp"))),
+    )
+
+
 # As kubernetes/pkg/printers prints them.
 _CORE: Final = {
+    "configmaps": _counting("Data", "data", "binaryData"),
+    "secrets": _counting("Data", "data", before=(_made("Type", lambda secret, _now: secret.get("type")),)),
+    "serviceaccounts": _counting("Secrets", "secrets"),
     "events": (
         _made("Last Seen", _last_seen),
         _made("Type", lambda event, _now: event.get("type")),

@@ -2,12 +2,18 @@
 elsewhere.
 """
 
-import base64
-import binascii
 from typing import Any, Final
 
-from eventing.errors import Fault, InvalidObjectError
-from eventing.resources.kinds import Admission, Column, Kind, Object
+from eventing.resources.core_rules import (
+    default_namespace,
+    default_secret,
+    default_service,
+    validate_config_map,
+    validate_event,
+    validate_secret,
+    validate_service,
+)
+from eventing.resources.kinds import Column, Kind
 
 __all__ = [
     "CONFIG_MAP",
@@ -42,72 +48,6 @@ def _text(description: str) -> dict[str, Any]:
     return {**_STRING, "description": description}
 
 
-def _default_namespace(obj: Object, _admission: Admission) -> None:
-    obj["spec"] = obj.get("spec") or {}
-    obj["spec"].setdefault("finalizers", ["kubernetes"])
-    obj["status"] = obj.get("status") or {}
-    obj["status"].setdefault("phase", "Active")
-    labels = obj["metadata"].get("labels") or {}
-    obj["metadata"]["labels"] = labels
-    if name := obj["metadata"].get("name"):
-        labels["kubernetes.io/metadata.name"] = name
-
-
-def _default_secret(obj: Object, _admission: Admission) -> None:
-    """`stringData` is for writing only: its values move, encoded, into `data`."""
-    obj.setdefault("type", "Opaque")
-    plain = obj.pop("stringData", None)
-    if plain:
-        data = obj["data"] = obj.get("data") or {}
-        data.update({key: base64.b64encode(text.encode()).decode() for key, text in plain.items()})
-
-
-def _validate_secret(obj: Object, old: Object | None, admission: Admission) -> None:
-    faults = []
-    for key, text in (obj.get("data") or {}).items():
-        try:
-            base64.b64decode(text or "", validate=True)
-        except (binascii.Error, ValueError):
-            faults.append(Fault(f"data[{key}]", "Invalid value: the value is not base64 (or put it into stringData)"))
-    if old is not None and obj.get("type") != old.get("type"):
-        faults.append(Fault("type", f"Invalid value: {obj.get('type')!r}: field is immutable"))
-    _raise(faults)
-    _validate_immutable(obj, old, admission)
-
-
-def _validate_immutable(obj: Object, old: Object | None, _admission: Admission) -> None:
-    """ConfigMap and Secret: what was marked immutable stays so, and as it was."""
-    if old is None or not old.get("immutable"):
-        return
-    message = "Forbidden: field is immutable when `immutable` is set"
-    fields = [field for field in ("data", "binaryData") if (obj.get(field) or {}) != (old.get(field) or {})]
-    if not obj.get("immutable"):
-        fields.insert(0, "immutable")
-    _raise([Fault(field, message) for field in fields])
-
-
-def _raise(faults: list[Fault]) -> None:
-    if faults:
-        raise InvalidObjectError("; ".join(map(str, faults)), faults)
-
-
-def _default_service(obj: Object, _admission: Admission) -> None:
-    spec = obj["spec"] = obj.get("spec") or {}
-    spec.setdefault("type", "ClusterIP")
-    if spec["type"] != "ExternalName":
-        spec.setdefault("sessionAffinity", "None")
-    for port in spec.get("ports") or ():
-        if "port" in port:
-            port.setdefault("targetPort", port["port"])
-
-
-def _validate_event(obj: Object, old: Object | None, _admission: Admission) -> None:
-    involved = (obj.get("involvedObject") or {}).get("namespace") or "default"
-    namespace = obj["metadata"].get("namespace", "")
-    if old is None and involved != namespace:
-        _raise([Fault("involvedObject.namespace", f"Invalid value: {involved!r}: does not match event.namespace")])
-
-
 NAMESPACE: Final = Kind(
     group="",
     version="v1",
@@ -122,7 +62,7 @@ NAMESPACE: Final = Kind(
     ),
     columns=(Column("Status", ".status.phase"), _AGE),
     strategic_merge_keys={**_METADATA_MERGE_KEYS, "status.conditions": "type"},
-    default=_default_namespace,
+    default=default_namespace,
 )
 
 SECRET: Final = Kind(
@@ -143,8 +83,8 @@ SECRET: Final = Kind(
     ),
     columns=(Column("Type", ".type"), Column("Data", ".data", "integer"), _AGE),
     strategic_merge_keys=_METADATA_MERGE_KEYS,
-    default=_default_secret,
-    validate=_validate_secret,
+    default=default_secret,
+    validate=validate_secret,
 )
 
 CONFIG_MAP: Final = Kind(
@@ -162,7 +102,7 @@ CONFIG_MAP: Final = Kind(
     ),
     columns=(Column("Data", ".data", "integer"), _AGE),
     strategic_merge_keys=_METADATA_MERGE_KEYS,
-    validate=_validate_immutable,
+    validate=validate_config_map,
 )
 
 _REFERENCE = _object(
@@ -201,7 +141,7 @@ EVENT: Final = Kind(
         series={**_OPEN, "description": "The series it belongs to."},
     ),
     strategic_merge_keys=_METADATA_MERGE_KEYS,
-    validate=_validate_event,
+    validate=validate_event,
 )
 
 SERVICE: Final = Kind(
@@ -241,7 +181,8 @@ SERVICE: Final = Kind(
         status={**_OPEN, "description": "What has become of it."},
     ),
     strategic_merge_keys={**_METADATA_MERGE_KEYS, "spec.ports": "port", "status.conditions": "type"},
-    default=_default_service,
+    default=default_service,
+    validate=validate_service,
 )
 
 SERVICE_ACCOUNT: Final = Kind(

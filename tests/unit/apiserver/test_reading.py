@@ -215,10 +215,19 @@ async def test_events_and_services_are_printed_as_kubernetes_prints_them(api: Cl
     spec = {
         "type": "LoadBalancer",
         "clusterIP": "10.0.0.1",
-        "ports": [{"port": 80, "nodePort": 30000}, {"port": 53, "protocol": "UDP"}],
+        "ports": [{"name": "http", "port": 80, "nodePort": 30000}, {"name": "dns", "port": 53, "protocol": "UDP"}],
     }
     await api.create(
         "/api/v1/namespaces/default/services", {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": spec}
     )
     _, table = await api.ask("GET", "/api/v1/namespaces/default/services", headers=TABLE)
     assert table["rows"][0]["cells"][:5] == ["s", "LoadBalancer", "10.0.0.1", "<pending>", "80:30000/TCP,53/UDP"]
+    for kind, parts, cells in (
+        ("ConfigMap", {"data": {"a": "x"}, "binaryData": {"b": "eA=="}}, ["n", 2]),
+        ("Secret", {"stringData": {"a": "x"}}, ["n", "Opaque", 1]),
+        ("ServiceAccount", {}, ["n", 0]),
+    ):
+        path = f"/api/v1/namespaces/default/{kind.lower()}s"
+        await api.create(path, {"apiVersion": "v1", "kind": kind, "metadata": {"name": "n"}, **parts})
+        _, table = await api.ask("GET", path, headers=TABLE)
+        assert table["rows"][0]["cells"][:-1] == cells

@@ -69,7 +69,7 @@ async def test_an_object_is_called_in_for_what_it_owns_and_what_it_tracks(mesh: 
     await mesh.apply("pools", "p", spec={"size": 3, "service": "shop"})
     await mesh.until(lambda: mesh.ready("pools", "p") == ("False", "NoService"))
     await mesh.until(lambda: mesh.find("pools", "p")["status"]["members"] == ["p-0", "p-1", "p-2"])
-    await mesh.apply("services", "shop", spec={})
+    await mesh.apply("services", "shop", spec={"ports": [{"port": 80}]})
     await mesh.until_ready("pools", "p")
     assert mesh.find("pools", "p")["status"]["observedGeneration"] == 1
     await api.delete(CONFIG_MAP, "default", "p-2")

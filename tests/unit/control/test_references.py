@@ -106,7 +106,7 @@ async def test_services(at: Fixture) -> None:
     reference = {"apiVersion": "v1", "kind": "Service", "name": "web"}
     assert await at.refusal({"ref": reference}) == 'failed to get object ns/web: services "web" not found'
     at.references.track(("x", ("ns", "sub")), [("v1", "Service", "ns", "web")])
-    await at.api.write("create", SERVICE, {"metadata": {"namespace": "ns", "name": "web"}, "spec": {}})
+    await at.api.write("create", SERVICE, {"metadata": {"namespace": "ns", "name": "web"}, "spec": {"ports": [{"port": 80}]}})
     await asyncio.wait_for(at.told.get(), 5)
     assert (await at.references.resolve({"ref": reference, "uri": "/p"}, "ns")).uri == "http://web.ns.svc.c.local/p"
     secure = await at.references.resolve({"ref": reference, "CACerts": "PEM"}, "ns")

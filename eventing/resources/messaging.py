@@ -122,20 +122,33 @@ def _default_channel(obj: Object, admission: Admission) -> None:
 def _default_template(namespace: str, admission: Admission) -> Object:
     """The template of the ConfigMap that users edit; the shipped default where it says nothing."""
     text = admission.config_map(_DEFAULTS_NAMESPACE, _DEFAULTS_CONFIG_MAP).get(_DEFAULTS_KEY)
-    if text:
-        try:
-            config = _parsed(text)
-        except yaml.YAMLError as error:
-            where = f"ConfigMap {_DEFAULTS_NAMESPACE}/{_DEFAULTS_CONFIG_MAP}, key {_DEFAULTS_KEY}"
-            message = f"cannot choose a default channel: spec.channelTemplate\n{where}: {error}"
-            raise InvalidObjectError(message, [Fault("spec.channelTemplate", f"{where} is not YAML")]) from error
-        if isinstance(config, dict):
-            by_namespace = config.get("namespaceDefaults")
-            template = by_namespace.get(namespace) if isinstance(by_namespace, dict) else None
-            template = template or config.get("clusterDefault")
-            if isinstance(template, dict):
-                return {key: copy.deepcopy(template[key]) for key in ("apiVersion", "kind", "spec") if template.get(key)}
-    return dict(_SHIPPED_DEFAULT)
+    if not text:
+        return dict(_SHIPPED_DEFAULT)
+    where = f"ConfigMap {_DEFAULTS_NAMESPACE}/{_DEFAULTS_CONFIG_MAP}, key {_DEFAULTS_KEY}"
+    try:
+        config = _parsed(text)
+    except yaml.YAMLError as error:
+        raise _no_default(f"{where} is not YAML: {error}") from error
+    if config is None:
+        return dict(_SHIPPED_DEFAULT)
+    if not isinstance(config, dict):
+        raise _no_default(f"{where}: clusterDefault and namespaceDefaults are expected")
+    by_namespace = config.get("namespaceDefaults") or {}
+    if not isinstance(by_namespace, dict):
+        raise _no_default(f"{where}: namespaceDefaults is no map of namespaces")
+    name = f"namespaceDefaults.{namespace}" if by_namespace.get(namespace) else "clusterDefault"
+    template = by_namespace.get(namespace) or config.get("clusterDefault")
+    if template is None:
+        return dict(_SHIPPED_DEFAULT)
+    if not isinstance(template, dict) or not all(isinstance(template.get(field), str) for field in ("apiVersion", "kind")):
+        raise _no_default(f"{where}: {name} needs apiVersion and kind")
+    return {key: copy.deepcopy(template[key]) for key in ("apiVersion", "kind", "spec") if template.get(key)}
+
+
+def _no_default(why: str) -> InvalidObjectError:
+    return InvalidObjectError(
+        f"cannot choose a default channel: spec.channelTemplate\n{why}", [Fault("spec.channelTemplate", why)]
+    )
 
 
 @lru_cache(maxsize=4)

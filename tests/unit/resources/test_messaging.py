@@ -67,10 +67,29 @@ class TestChannel:
         assert template["kind"] == kind
         assert template.get("spec") == ({"numPartitions": 3} if kind == "KafkaChannel" else None)
 
-    def test_broken_config_map_is_named(self) -> None:
-        admission = Admission("u", "CREATE", lambda _ns, _name: {"default-ch-config": "{"})
-        with pytest.raises(InvalidObjectError, match="default-ch-webhook"):
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [
+            ("{", "is not YAML"),
+            ("[]", "clusterDefault and namespaceDefaults are expected"),
+            ("namespaceDefaults: [shop]", "namespaceDefaults is no map"),
+            ("clusterDefault: InMemoryChannel", "clusterDefault needs apiVersion and kind"),
+            ("clusterDefault: {kind: InMemoryChannel}", "clusterDefault needs apiVersion and kind"),
+            ("namespaceDefaults: {shop: {apiVersion: a/v1}}", r"namespaceDefaults\.shop needs apiVersion and kind"),
+        ],
+    )
+    def test_broken_config_map_is_named(self, text: str, why: str) -> None:
+        admission = Admission("u", "CREATE", lambda _ns, _name: {"default-ch-config": text})
+        with pytest.raises(InvalidObjectError, match=f"ConfigMap knative-eventing/default-ch-webhook.*{why}"):
             CHANNEL.default(channel(), admission)
+
+    @pytest.mark.parametrize(
+        "text", ["", "# nothing", "clusterDefault:", "namespaceDefaults: {other: {apiVersion: a/v1, kind: B}}"]
+    )
+    def test_a_config_map_that_says_nothing_leaves_the_shipped_default(self, text: str) -> None:
+        obj = channel()
+        CHANNEL.default(obj, Admission("u", "CREATE", lambda _ns, _name: {"default-ch-config": text}))
+        assert obj["spec"]["channelTemplate"]["kind"] == "InMemoryChannel"
 
     def test_missing_template_parts(self) -> None:
         assert refusal(CHANNEL, channel()) == "missing field(s): spec.channelTemplate"

@@ -1,10 +1,13 @@
 """The processes of a real mesh: starts beside each other, crashes, kills, signals."""
 
+import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.support.manifests import CHANNEL, subscription
 from tests.support.up import Subscriber, Up
@@ -56,6 +59,38 @@ def test_a_killed_data_plane_comes_back_and_delivers(tmp_path: Path) -> None:
             assert "process ended, starting it again" in mesh.log
             assert "what in-memory channels held" in mesh.log
             assert mesh.stop() == 0, mesh.log
+
+
+def test_what_failed_is_known_after_the_data_plane_was_killed(tmp_path: Path) -> None:
+    spec = {"delivery": {"retry": 1, "backoffDelay": "PT0.01S"}}
+    manifest = yaml.safe_load(subscription("http://127.0.0.1:1/"))
+    manifest["spec"] |= spec
+    with Up(tmp_path / "data", "-f", "-", stdin=f"{CHANNEL}---\n{yaml.safe_dump(manifest)}") as mesh:
+        event = {"ce-specversion": "1.0", "ce-type": "t", "ce-source": "/s", "ce-id": "lost"}
+
+        def traced() -> dict[str, Any]:
+            told = json.loads(mesh.run("trace", "lost", "-o", "json"))
+            matches = [match for match in told["matches"] if match["deliveries"]]
+            return matches[0] if matches else {}
+
+        def dropped() -> bool:
+            assert mesh.post("/default/orders", event, b"{}").status == 202
+            found = traced()
+            return bool(found) and found["deliveries"][0]["state"] == "dropped"
+
+        mesh.ready()
+        eventually(dropped, "an event was due to it, and dropped")
+        segments = list((mesh.data_dir / "journal").glob("*.seg"))
+        eventually(lambda: any(b'"lost"' in path.read_bytes() for path in segments), "that is on disk")
+        before = mesh.children()["DataPlaneRole"]
+        os.kill(before, signal.SIGKILL)
+        eventually(lambda: mesh.children().get("DataPlaneRole", before) != before, "a new one")
+        found = traced()
+        assert found["kept"] == "disk"
+        (delivery,) = found["deliveries"]
+        assert (delivery["state"], delivery["reason"]) == ("dropped", "NoDeadLetterSink")
+        assert [attempt["outcome"] for attempt in delivery["attempts"]] == ["retrying", "failed", "dropped"]
+        assert mesh.stop() == 0, mesh.log
 
 
 def test_the_data_plane_delivers_while_control_is_killed_and_control_comes_back(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     label = f"last {counts['window_s'] / 60:g} min"
     parts = [f"{counts['accepted']} accepted by the channel", f"{counts['delivered']} delivered"]
     if counts["retrying"]:
-        parts.append(f"{counts['retrying']} to be tried again")
+        parts.append(f"{counts['retrying']} tried again")
     parts += [f"{count} dead-lettered ({reason})" for reason, count in counts["dead_lettered"].items()]
     parts += [f"{count} dropped ({reason})" for reason, count in counts["dropped"].items()]
     yield label, _safe(", ".join(parts) + ("" if counts["complete"] else "; at least: the journal does not reach back so far"))

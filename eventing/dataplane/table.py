@@ -21,13 +21,11 @@ from eventing.observe.exposition import Figures
 from eventing.observe.metrics import ChannelMetrics, SubscriptionMetrics
 from eventing.observe.redaction import redacted
 from eventing.resources.kinds import Kind, Object
-from eventing.resources.subscribers import OPTION_PREFIX, Subscriber, read_subscribers
+from eventing.resources.subscribers import JOURNAL_DATA_ANNOTATION, Subscriber, read_subscribers
 
 __all__ = ["ChannelTable", "Served", "channel_key"]
 
 log = logging.getLogger(__name__)
-
-JOURNAL_DATA_ANNOTATION = OPTION_PREFIX + "journal-data"  # keep (default) | omit
 
 
 def channel_key(kind: Kind, namespace: str, name: str) -> str:

@@ -12,6 +12,7 @@ from eventing.resources.fielderror import FieldErrors
 from eventing.resources.immutable import SUBSCRIBERS, changes
 from eventing.resources.kinds import Admission, Column, Kind, Object
 from eventing.resources.lazy_schema import LazySchema
+from eventing.resources.subscribers import JOURNAL_DATA_ANNOTATION
 
 if TYPE_CHECKING:
     from eventing.resources.schema import Model
@@ -22,6 +23,7 @@ __all__ = [
     "SUBSCRIBABLE_ANNOTATION",
     "annotate",
     "channelable_kind",
+    "journal_data_errors",
 ]
 
 CONTROLLER_USER: Final = "system:serviceaccount:knative-eventing:eventing-controller"
@@ -128,7 +130,15 @@ def _channel_errors(obj: Object, *, scoped: bool) -> FieldErrors:
             f"metadata.annotations.[{SCOPE_ANNOTATION}]",
             "expected either 'cluster' or 'namespace'",
         )
-    return errors
+    return errors + journal_data_errors(obj)
+
+
+def journal_data_errors(obj: Object) -> FieldErrors:
+    """Whoever wants no data in the journal must not get it by a spelling mistake."""
+    choice = (obj["metadata"].get("annotations") or {}).get(JOURNAL_DATA_ANNOTATION, "keep")
+    if choice in {"keep", "omit"}:
+        return FieldErrors()
+    return FieldErrors.invalid(choice, f"metadata.annotations.[{JOURNAL_DATA_ANNOTATION}]", "expected either 'keep' or 'omit'")
 
 
 def _subscriber_change_errors(obj: Object, old: Object, admission: Admission) -> FieldErrors:

@@ -17,6 +17,7 @@ from eventing.resources.channelable import (
     READY_COLUMNS,
     SUBSCRIBABLE_ANNOTATION,
     annotate,
+    journal_data_errors,
 )
 from eventing.resources.channelable_models import ChannelableSpec, ChannelableStatus
 from eventing.resources.destinations import (
@@ -171,7 +172,7 @@ def _validate_channel(obj: Object, old: Object | None, _admission: Admission) ->
         errors += FieldErrors.disallowed("subscribers").via("subscribable")
     if spec.get("delivery"):
         errors += delivery_errors(spec["delivery"], obj["metadata"].get("namespace", "")).via("delivery")
-    errors = errors.via("spec")
+    errors = errors.via("spec") + journal_data_errors(obj)
     if old is not None:
         errors += immutable_errors(CHANNEL_SPEC, old.get("spec") or {}, spec)
     errors.raise_if_any()

@@ -16,6 +16,7 @@ __all__ = [
     "CONCURRENCY_ANNOTATION",
     "CONCURRENCY_LIMIT",
     "DEFAULT_CONCURRENCY",
+    "JOURNAL_DATA_ANNOTATION",
     "OPTION_PREFIX",
     "Delivery",
     "Subscriber",
@@ -24,6 +25,7 @@ __all__ = [
 
 OPTION_PREFIX: Final = "eventing-mesh.dev/"
 CONCURRENCY_ANNOTATION: Final = OPTION_PREFIX + "concurrency"
+JOURNAL_DATA_ANNOTATION: Final = OPTION_PREFIX + "journal-data"  # of a channel: keep (default) | omit
 CONCURRENCY_LIMIT: Final = 1000
 DEFAULT_CONCURRENCY: Final = 10
 

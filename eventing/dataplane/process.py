@@ -33,6 +33,7 @@ from eventing.journal.failures import FailureLog
 from eventing.kube import Cache, Change, KubeClient
 from eventing.observe.exposition import DataPlaneCollector, registry
 from eventing.observe.metrics import IngressMetrics
+from eventing.observe.scrape import Scrape
 from eventing.observe.traces import Tracing
 from eventing.wire.client import ClientLimits
 from eventing.wire.server import HttpServer, ServerLimits
@@ -112,8 +113,6 @@ class DataPlane:
                 refused=receiver.refused,
             )
             collector = DataPlaneCollector(
-                channels=table.channel_metrics,
-                subscriptions=table.figures,
                 removed=table.removed,
                 ingress=ingress,
                 tracing=tracing,
@@ -134,9 +133,11 @@ class DataPlane:
                     "eventing_journal_overwritten_events": journal.overwritten_events,
                 },
             )
+            rest = registry("dataplane", collector)
+            scrape = Scrape(channels=table.channel_metrics, subscriptions=table.figures, rest=rest)
             queries = Queries(journal=journal, table=table, failures=failures, token=self._token, tasks=tasks)
             admin = HttpServer(
-                Admin(registry=registry("dataplane", collector), queries=queries, health=readiness.health),
+                Admin(scrape=scrape, tasks=tasks, queries=queries, health=readiness.health),
                 names=AdminNames(),
                 methods="GET, HEAD",
             )

@@ -17,9 +17,9 @@ from eventing.delivery.worker import Delivery, Engine, SubscriptionWorker
 from eventing.errors import InvalidObjectError
 from eventing.ingress.routes import Route, Routes
 from eventing.journal.standing import Situation
-from eventing.observe.exposition import Figures
 from eventing.observe.metrics import ChannelMetrics, SubscriptionMetrics
 from eventing.observe.redaction import redacted
+from eventing.observe.scrape import Figures
 from eventing.resources.kinds import Kind, Object
 from eventing.resources.subscribers import JOURNAL_DATA_ANNOTATION, Subscriber, read_subscribers
 
@@ -197,11 +197,13 @@ class ChannelTable:
         return sum(len(served.workers) for served in self._served.values())
 
     def channel_metrics(self) -> Iterator[ChannelMetrics]:
-        return (served.route.metrics for served in self._served.values())
+        """Safe to be walked while channels come and go, as `figures` is."""
+        return (served.route.metrics for served in list(self._served.values()))
 
     def figures(self) -> Iterator[Figures]:
-        for served in self._served.values():
-            for worker in served.workers.values():
+        """Of every subscription in force."""
+        for served in list(self._served.values()):
+            for worker in list(served.workers.values()):
                 lag = worker.lag()
                 yield worker.metrics, worker.in_flight, lag.events or 0, lag.bytes, lag.oldest_s
 

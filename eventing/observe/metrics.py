@@ -18,12 +18,24 @@ Histogram = list[float]
 class SubscriptionMetrics:
     """Counts of one subscription at one channel, kept while it exists in this process."""
 
-    __slots__ = ("_drops", "answers", "channel", "dead_lettered", "delivered", "name", "namespace", "replied", "retried")
+    __slots__ = (
+        "_drops",
+        "answers",
+        "channel",
+        "dead_lettered",
+        "delivered",
+        "labels",
+        "name",
+        "namespace",
+        "replied",
+        "retried",
+    )
 
     def __init__(self, namespace: str, channel: str, name: str) -> None:
         self.namespace = namespace
         self.channel = channel
         self.name = name
+        self.labels = ""  # of its series, once they have been written
         self.answers: dict[int, Histogram] = {}  # by status
         self.delivered = 0
         self.dead_lettered = 0
@@ -59,11 +71,12 @@ class SubscriptionMetrics:
 class ChannelMetrics:
     """Counts of one channel's ingress: answers by status."""
 
-    __slots__ = ("batched", "codes", "name", "namespace", "stores")
+    __slots__ = ("batched", "codes", "labels", "name", "namespace", "stores")
 
     def __init__(self, namespace: str, name: str) -> None:
         self.namespace = namespace
         self.name = name
+        self.labels = ""  # of its series, once they have been written
         self.codes: dict[int, int] = {}
         self.batched = 0  # events accepted beyond one per request
         self.stores: Histogram = []  # empty until a store has taken its time

@@ -9,8 +9,9 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as text_format
 
-from eventing.observe.exposition import DataPlaneCollector, expose, registry
+from eventing.observe.exposition import DataPlaneCollector, registry
 from eventing.observe.metrics import IngressMetrics
+from eventing.observe.scrape import Scrape
 from eventing.runtime.data_directory import DataDirectory
 from eventing.runtime.mesh import Mesh
 from eventing.runtime.tokens import Tokens
@@ -31,15 +32,10 @@ def read(content_type: str, body: str) -> Found:
     }
 
 
-def scrape(rig: DataPlaneRig) -> Found:
-    collector = DataPlaneCollector(
-        channels=rig.table.channel_metrics,
-        subscriptions=rig.table.figures,
-        removed=rig.table.removed,
-        ingress=IngressMetrics(),
-        figures=dict,
-    )
-    content_type, body = expose(registry("dataplane", collector), "")
+async def scrape(rig: DataPlaneRig) -> Found:
+    collector = DataPlaneCollector(removed=rig.table.removed, ingress=IngressMetrics(), figures=dict)
+    written = Scrape(channels=rig.table.channel_metrics, subscriptions=rig.table.figures, rest=registry("dataplane", collector))
+    content_type, body = await written.write("")
     return read(content_type, body.decode())
 
 
@@ -48,7 +44,7 @@ async def test_series_of_a_deleted_subscription_end_and_its_counts_are_kept() ->
         mesh.channel("orders", subscriber("kept", sink.url), subscriber("gone", sink.url))
         await mesh.accepted(make_event())
         await mesh.quiet()
-        before = scrape(mesh)
+        before = await scrape(mesh)
         labels = "channel=orders,code=200,namespace=default,subscription"
         assert before[f"eventing_delivery_attempts_total{{{labels}=gone}}"] == 1
         assert before[f"eventing_delivery_attempts_total{{{labels}=kept}}"] == 1
@@ -56,12 +52,12 @@ async def test_series_of_a_deleted_subscription_end_and_its_counts_are_kept() ->
         async with asyncio.timeout(10):
             while not mesh.table.removed:
                 await asyncio.sleep(0.005)
-        after = scrape(mesh)
+        after = await scrape(mesh)
         assert not [series for series in after if "subscription=gone" in series]
         assert after[f"eventing_delivery_attempts_total{{{labels}=kept}}"] == 1
         assert after["eventing_removed_subscriptions_events_total{end=delivered,reason=}"] == 1
         mesh.remove("orders")
-        assert not [series for series in scrape(mesh) if "channel=orders" in series]
+        assert not [series for series in await scrape(mesh) if "channel=orders" in series]
 
 
 async def test_what_waits_and_for_how_long() -> None:
@@ -71,7 +67,7 @@ async def test_what_waits_and_for_how_long() -> None:
         for number in range(3):
             await mesh.accepted(make_event(str(number)))
         await asyncio.sleep(0.02)
-        found = scrape(mesh)
+        found = await scrape(mesh)
         of = "{channel=orders,namespace=default,subscription=s}"
         assert found[f"eventing_subscription_pending_events{of}"] == 3
         assert found[f"eventing_subscription_pending_bytes{of}"] > 0

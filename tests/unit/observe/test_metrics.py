@@ -1,27 +1,29 @@
 """The counters as Prometheus reads them."""
 
+import asyncio
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as text_format
-from prometheus_client.registry import Collector
 
 from eventing.observe.catalogue import METRICS
-from eventing.observe.exposition import DataPlaneCollector, expose, registry
+from eventing.observe.exposition import DataPlaneCollector, registry
 from eventing.observe.metrics import BUCKETS_S, ChannelMetrics, IngressMetrics, SubscriptionMetrics
+from eventing.observe.scrape import SLICE, Scrape
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def samples(*collectors: Collector, accept: str = "") -> Samples:
-    content_type, body = expose(registry("dataplane", *collectors), accept)
+def samples(scrape: Scrape, accept: str = "") -> Samples:
+    content_type, body = asyncio.run(scrape.write(accept))
     families = open_metrics if content_type.startswith("application/openmetrics-text") else text_format
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
@@ -30,22 +32,27 @@ def samples(*collectors: Collector, accept: str = "") -> Samples:
     }
 
 
-def collector(
+def scrape(
     channels: Iterable[ChannelMetrics] = (),
-    subscription: SubscriptionMetrics | None = None,
+    subscriptions: Iterable[SubscriptionMetrics] = (),
     size: int | None = 700,
     ingress: IngressMetrics | None = None,
-) -> DataPlaneCollector:
-    return DataPlaneCollector(
-        channels=lambda: list(channels),
-        subscriptions=lambda: [(subscription, 2, 5, size, 1.5)] if subscription else [],
+    figures: Mapping[str, float] | None = None,
+) -> Scrape:
+    given = {"eventing_ingress_connections": 3.0, "eventing_ingress_accepted_connections": 4.0}
+    collector = DataPlaneCollector(
         removed=Counter({("delivered", ""): 3, ("dropped", "SubscriptionDeleted"): 4}),
         ingress=ingress or IngressMetrics(),
-        figures=lambda: {"eventing_ingress_connections": 3.0, "eventing_ingress_accepted_connections": 4.0},
+        figures=lambda: given if figures is None else figures,
+    )
+    return Scrape(
+        channels=lambda: iter(channels),
+        subscriptions=lambda: ((each, 2, 5, size, 1.5) for each in subscriptions),
+        rest=registry("dataplane", collector),
     )
 
 
-def busy(name: str = "orders") -> DataPlaneCollector:
+def busy(name: str = "orders") -> Scrape:
     """Everything that can be counted was."""
     channel, subscription = ChannelMetrics("default", name), SubscriptionMetrics("default", name, "sub")
     for status in (202, 202, 400):
@@ -61,7 +68,7 @@ def busy(name: str = "orders") -> DataPlaneCollector:
     subscription.dropped("Overflow")
     ingress = IngressMetrics()
     ingress.unrouted[404] += 1
-    return collector([channel], subscription, ingress=ingress)
+    return scrape([channel], [subscription], ingress=ingress)
 
 
 @pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0,text/plain;q=0.5"])
@@ -98,16 +105,17 @@ def test_what_is_counted_is_exposed_under_its_names(name: str, accept: str) -> N
     assert found["eventing_ingress_accepted_connections_total", frozenset()] == 4
 
 
-def lint(metrics: CollectorRegistry) -> list[str]:
+def lint(scrape: Scrape) -> list[str]:
     """What `promtool check metrics` complains about, and what the catalogue rules out."""
     complaints = []
     seen: set[tuple[str, frozenset[tuple[str, str]]]] = set()
-    for family in metrics.collect():
+    _, body = asyncio.run(scrape.write("application/openmetrics-text; version=1.0.0"))
+    for family in open_metrics(body.decode()):  # type: ignore[no-untyped-call]
         if not family.name.startswith("eventing_"):
             continue
         row = METRICS[family.name]
-        if not family.documentation.endswith(".") or family.type != row.kind:
-            complaints.append(f"{family.name}: help or type")
+        if family.documentation != row.help or not row.help.endswith(".") or family.type != row.kind or family.unit != row.unit:
+            complaints.append(f"{family.name}: help, type or unit")
         if row.kind != "counter" and family.name.endswith(("_total", "_count", "_sum", "_bucket")):
             complaints.append(f"{family.name}: a suffix that belongs to another type")
         if re.search(r"_(ms|milliseconds|kb|kib|mb|minutes|s)$", family.name) or not re.fullmatch(r"[a-z_]+", family.name):
@@ -125,15 +133,45 @@ def lint(metrics: CollectorRegistry) -> list[str]:
 
 
 def test_names_types_and_labels_are_as_prometheus_wants_them() -> None:
-    assert lint(registry("dataplane", busy())) == []
+    assert lint(busy()) == []
 
 
 def test_what_has_no_row_in_the_catalogue_is_an_error() -> None:
-    stray = DataPlaneCollector(
-        channels=list, subscriptions=list, removed=Counter(), ingress=IngressMetrics(), figures=lambda: {"eventing_new": 1}
-    )
     with pytest.raises(KeyError, match="eventing_new"):
-        samples(stray)
+        samples(scrape(figures={"eventing_new": 1}))
+
+
+@given(st.lists(st.tuples(st.text(max_size=8), st.integers(0, 999), st.floats(0, 20)), max_size=6), st.booleans())
+def test_whatever_the_names_and_figures_both_formats_can_be_read(told: list[tuple[str, int, float]], exact: bool) -> None:
+    metrics = {name: SubscriptionMetrics("default", "orders", name) for name, _, _ in told}
+    expected: Counter[tuple[str, str]] = Counter()
+    for name, status, duration in told:
+        metrics[name].attempted(status, duration)
+        expected[name, str(status)] += 1
+    for accept in ("", "application/openmetrics-text; version=1.0.0"):
+        found = samples(scrape(subscriptions=metrics.values(), size=7 if exact else None), accept)
+        assert expected == {
+            (dict(labels)["subscription"], dict(labels)["code"]): value
+            for (name, labels), value in found.items()
+            if name == "eventing_delivery_attempts_total"
+        }
+
+
+async def test_the_loop_turns_while_many_subscriptions_are_written() -> None:
+    turns = 0
+
+    async def deliver() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    delivering = asyncio.create_task(deliver())
+    many = [SubscriptionMetrics("default", "orders", f"s{number}") for number in range(2000)]
+    _, body = await scrape(subscriptions=many).write("")
+    delivering.cancel()
+    assert turns >= 2000 / SLICE - 2
+    assert body.count(b"eventing_delivery_in_flight{") == 2000
 
 
 def test_no_label_holds_an_id_or_an_address() -> None:
@@ -146,7 +184,7 @@ def test_no_label_holds_an_id_or_an_address() -> None:
 
 
 def test_a_back_end_that_cannot_tell_its_bytes_tells_none() -> None:
-    found = samples(collector(subscription=SubscriptionMetrics("d", "c", "s"), size=None))
+    found = samples(scrape(subscriptions=[SubscriptionMetrics("d", "c", "s")], size=None))
     assert not [sample for sample, _ in found if sample == "eventing_subscription_pending_bytes"]
 
 

@@ -15,7 +15,7 @@ from eventing.delivery.connections import Target
 from eventing.delivery.dead_letters import dead_letter
 from eventing.delivery.engine import Attempt, Delivery, Engine
 from eventing.delivery.policy import Verdict, decide
-from eventing.delivery.sender import Answer, retry_after, send
+from eventing.delivery.sender import Answer, Party, retry_after, send
 from eventing.delivery.spans import with_context
 from eventing.event import Event
 from eventing.journal import Decision, Rule
@@ -80,6 +80,7 @@ class Endings:
         self._burying = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._given_up = False
+        self._party = Party()
 
     def update(self, delivery: Delivery, reply_pool: Pool | None, dead_letter_pool: Pool | None) -> None:
         """Apply an edit: from the next attempt on."""
@@ -254,12 +255,12 @@ class Endings:
         engine = self._engine
         timeout_s = self._delivery.policy.timeout_s
         if engine.spans is None:
-            return await send(pool, target.prefix, event, timeout_s, engine.clock)
+            return await send(pool, target.prefix, event, timeout_s, engine.clock, party=self._party)
         what = "reply" if place == self._reply_place else "dead-letter"
         span = engine.spans.begin(what, self._delivery.subscription, event, target, attempt, resent=attempt - 1)
         answer = Answer(0, [], b"", ResponseFailure("Cancelled", "there was no more time", 0))
         try:
-            answer = await send(pool, target.prefix, with_context(event, span), timeout_s, engine.clock)
+            answer = await send(pool, target.prefix, with_context(event, span), timeout_s, engine.clock, party=self._party)
         finally:
             engine.spans.end(span, answer)
         return answer

@@ -16,11 +16,14 @@ from eventing.observe.redaction import MASK, is_secret, redacted
 from eventing.wire.client import Connection, ResponseFailure
 from eventing.wire.pool import Pool
 
-__all__ = ["CUT_OFF", "Answer", "known_status", "retry_after", "send"]
+__all__ = ["CUT_OFF", "FAIR_S", "Answer", "Party", "known_status", "retry_after", "send"]
 
 # Failures after a whole head: its status counts, the rest of the answer was too much.
 CUT_OFF: Final = frozenset({"HeadersTooLarge", "BodyTooLarge"})
 _EXCERPT: Final = 200  # characters of a body that the journal keeps
+# Who has nothing under way and has waited this long for a connection goes first: some other subscription's stuck attempts hold
+# all of this origin.
+FAIR_S: Final = 0.25
 _SWITCHING: Final = 101  # final by itself, and what follows is no HTTP
 
 
@@ -61,16 +64,28 @@ class Answer:
         return "\r\n".join(lines)
 
 
+class Party:
+    """Whose sends these are, so that a crowded origin gives each party its turn. `under_way` of them have a connection."""
+
+    __slots__ = ("under_way",)
+
+    def __init__(self) -> None:
+        self.under_way = 0
+
+
 class _Awaited:
     """Waiter and Exchange of one send."""
 
-    def __init__(self, pool: Pool, prefix: bytes, event: Event, timeout_s: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, pool: Pool, prefix: bytes, event: Event, timeout_s: float, clock: Callable[[], float], party: Party
+    ) -> None:
         self._pool = pool
+        self._party = party
         self._clock = clock
         self._prefix = prefix
         self._event = event
         self._timeout_s = timeout_s
-        self._patience_ends = clock() + timeout_s
+        self._asked = clock()
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
     def connected(self, connection: Connection) -> None:
@@ -78,26 +93,31 @@ class _Awaited:
             self._pool.put(connection)
             return
         event = self._event
+        self._party.under_way += 1
         connection.send(self, self._prefix, event_head(event), payload(event), self._clock() + self._timeout_s)
 
     @property
     def under_way(self) -> int:
-        return 0
+        return self._party.under_way
 
     def starving(self, now: float) -> bool:
-        return False  # the delivery whose reply or dead letter it is has a slot
+        return not self._party.under_way and now - self._asked > FAIR_S
 
     def overdue(self, now: float) -> bool:
-        return now > self._patience_ends
+        if self._party.under_way:
+            self._asked = now  # the others of the party took the time, and one of them will be done
+        return now - self._asked > self._timeout_s
 
     def unconnected(self, failure: ResponseFailure) -> None:
         self._resolve(Answer(0, [], b"", failure))
 
     def responded(self, connection: Connection, status: int, headers: list[tuple[HeaderName, bytes]], body: bytes) -> None:
+        self._party.under_way -= 1
         self._pool.put(connection)
         self._resolve(Answer(status, headers, body))
 
     def failed(self, connection: Connection, failure: ResponseFailure) -> None:
+        self._party.under_way -= 1
         # Nothing but the status matters of what a reply's or a dead letter's taker says.
         accepted = 200 <= failure.status < 300
         self._resolve(Answer(failure.status if accepted else known_status(failure), [], b"", failure))
@@ -107,9 +127,17 @@ class _Awaited:
             self.answer.set_result(answer)
 
 
-async def send(pool: Pool, prefix: bytes, event: Event, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> Answer:
+async def send(
+    pool: Pool,
+    prefix: bytes,
+    event: Event,
+    timeout_s: float,
+    clock: Callable[[], float] = time.monotonic,
+    *,
+    party: Party | None = None,
+) -> Answer:
     """Send once. Never raises for what the other side does; the answer says."""
-    awaited = _Awaited(pool, prefix, event, timeout_s, clock)
+    awaited = _Awaited(pool, prefix, event, timeout_s, clock, party or Party())
     connection = pool.take()
     if connection is not None:
         awaited.connected(connection)

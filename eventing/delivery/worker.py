@@ -17,7 +17,7 @@ from eventing.channels import Cursor, Lag, Lease
 from eventing.delivery.endings import EVICTION_RULES, Endings, looped
 from eventing.delivery.engine import Attempt, Delivery, Engine
 from eventing.delivery.policy import Verdict, decide
-from eventing.delivery.sender import CUT_OFF, Answer, known_status, retry_after
+from eventing.delivery.sender import CUT_OFF, FAIR_S, Answer, known_status, retry_after
 from eventing.errors import InvalidEventError
 from eventing.event import Event
 from eventing.journal import Decision, Rule
@@ -29,9 +29,6 @@ from eventing.wire.pool import Pool
 
 __all__ = ["Delivery", "Engine", "SubscriptionWorker", "attempts_made"]
 
-# Who has nothing under way and has waited this long for a connection goes first: some other subscription's stuck attempts hold
-# all of this origin.
-FAIR_S: Final = 0.25
 _NOTE: Final = struct.Struct("<IQ")  # attempts made, journal receipt
 # Enum members compared as the numbers that they are: a lookup of a global instead of one of an attribute, per delivery.
 _DELIVERED: Final = int(Decision.DELIVERED)
@@ -139,7 +136,9 @@ class SubscriptionWorker:
         return not self.under_way and now - self._waiting_since > FAIR_S
 
     def overdue(self, now: float) -> bool:
-        return not self.under_way and now - self._waiting_since > self._timeout_s
+        if self.under_way:
+            self._waiting_since = now  # those under way took the time, and one of them will be done
+        return now - self._waiting_since > self._timeout_s
 
     def unconnected(self, failure: ResponseFailure) -> None:
         self._waiting = False

@@ -444,7 +444,7 @@ def test_tail_follows_until_it_is_interrupted(mesh: Mesh, sink: Sink, eventing: 
     sink.always("/tailed", lambda received: Answer(503 if received.number % 2 else 200))
     applied(eventing, tmp_path, "tailed", manifest("tailed", f"{sink.url}/tailed"))
     with _tailing(mesh, tmp_path, "--channel", "tailed") as follow:
-        follow(lambda: post(mesh, "tailed", "tailed-1", b'{"escape": "\x1b[2J"}'), "delivered ")
+        follow(lambda: post(mesh, "tailed", "tailed-1", b'{"escape": "\x1b[2J"}'), "accepted ", "retrying ", "delivered ")
         code, out = follow.interrupted()
     lines = [line.split() for line in out.splitlines()]
     assert {line[1] for line in lines} == {"accepted", "retrying", "delivered"}
@@ -477,13 +477,14 @@ class _tailing:  # noqa: N801 - reads as a function
     def __enter__(self) -> Self:
         return self
 
-    def __call__(self, act: Callable[[], object], expected: str) -> None:
+    def __call__(self, act: Callable[[], object], *expected: str) -> None:
         """Act, again and again until the follower, which begins at a moment of its own, has told of it."""
 
         def probe() -> bool:
             act()
             time.sleep(0.3)
-            return expected in self._out.read_text()
+            out = self._out.read_text()
+            return all(text in out for text in expected)
 
         eventually(probe, f"tail tells of {expected}")
 

@@ -30,6 +30,8 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "seed" in metafunc.fixturenames:
         seed, rounds = _chosen(metafunc.config)
+        if metafunc.config.getoption("rounds", default=None) is None:
+            rounds = getattr(metafunc.module, "FEW", rounds)
         metafunc.parametrize("seed", range(seed, seed + rounds))
 
 

@@ -412,6 +412,7 @@ class ServerConnection(asyncio.Protocol):
         body = problem(status, detail)
         self._transport.write(
             _REASONS[status]
+            + self.server.date
             + lines
             + b"content-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
             + body

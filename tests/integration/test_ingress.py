@@ -127,6 +127,7 @@ async def test_the_table(mesh: DataPlaneRig, case: Case) -> None:
     else:
         answer = await mesh.client.request(case.method, case.target, case.head, case.body, case.host)
     assert answer.status == case.status, answer
+    assert answer.headers["date"].endswith(" GMT")
     receipts = re.findall(r"[0-9a-f]{8}-\d+", answer.headers.get("eventing-receipt", ""))
     sent = case.body.count(b"specversion") if case.head == BATCH else 1
     assert len(set(receipts)) == (sent if case.status == 202 else 0)

@@ -245,7 +245,7 @@ def agrees(taken: list[Taken], stream: bytes) -> None:
 
 
 @given(streams)
-@bounded(60)
+@bounded(30)
 def test_good_requests_are_all_taken_wherever_the_bytes_are_cut(ingress: Ingress, stream: bytes) -> None:
     whole = ingress.feed([stream])
     taken, statuses, _ = whole
@@ -272,7 +272,7 @@ def test_one_request_cut_at_every_byte(ingress: Ingress) -> None:
 
 
 @given(mutated())
-@bounded(600)
+@bounded(300)
 @example(b"POST /default/orders HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1;\n\r\nx\r\n0\r\n\r\n")
 def test_damaged_requests_are_taken_as_they_read_or_not_at_all(ingress: Ingress, stream: bytes) -> None:
     taken, statuses, ended = ingress.feed([stream])
@@ -287,7 +287,7 @@ def test_damaged_requests_are_taken_as_they_read_or_not_at_all(ingress: Ingress,
 
 
 @given(mutated() | st.binary(max_size=400) | st.lists(_INSERTED, max_size=8).map(b"".join))
-@bounded(150)
+@bounded(100)
 def test_over_a_socket_everything_is_answered_or_closed(ingress: Ingress, stream: bytes) -> None:
     ingress.taken.clear()
     got, orderly = ingress.send(stream)
@@ -298,7 +298,7 @@ def test_over_a_socket_everything_is_answered_or_closed(ingress: Ingress, stream
 
 
 @given(conversations())
-@bounded(200)
+@bounded(150)
 def test_a_known_shape_changes_nothing(ingress: Ingress, pieces: list[bytes]) -> None:
     taken, statuses, _ = ingress.feed(pieces)
     agrees(taken, b"".join(pieces))

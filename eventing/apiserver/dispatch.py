@@ -1,6 +1,7 @@
 """From an HTTP request to a verb on a resource. There is one way for all kinds: they are data."""
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -295,11 +296,11 @@ def _delete_options(request: Request) -> DeleteOptions:
     if body.get("orphanDependents") and not propagation:
         propagation = "Orphan"
     dry_run = body.get("dryRun") or ([request.params["dryRun"]] if request.params.get("dryRun") else [])
-    if propagation not in {"", "Background", "Foreground", "Orphan"}:
-        supported = '"Foreground", "Background", "Orphan"'
-        raise bad_request(f'propagationPolicy: Unsupported value: "{propagation}": supported values: {supported}')
+    if propagation not in ("", "Background", "Foreground", "Orphan"):
+        text = f'Unsupported value: {json.dumps(propagation)}: supported values: "Background", "Foreground", "Orphan"'
+        raise invalid_options("DeleteOptions", "propagationPolicy", text)
     if dry_run not in ([], ["All"]):
-        raise bad_request(f'dryRun: Unsupported value: {dry_run}: supported values: "All"')
+        raise invalid_options("DeleteOptions", "dryRun", f'Unsupported value: {json.dumps(dry_run)}: supported values: "All"')
     if not isinstance(preconditions, dict):
         raise bad_request("preconditions must be an object")
     uid, version = preconditions.get("uid") or "", preconditions.get("resourceVersion") or ""

@@ -132,7 +132,12 @@ def invalid(kind: Kind, name: str, causes: Sequence[Cause]) -> ApiError:
 
 def invalid_options(kind: str, field: str, message: str) -> ApiError:
     """A query parameter that does not go with the others; `kind` is ListOptions, PatchOptions …"""
-    reasons = {"Required value": "FieldValueRequired", "Unsupported value": "FieldValueNotSupported"}
+    reasons = {
+        "Required value": "FieldValueRequired",
+        "Unsupported value": "FieldValueNotSupported",
+        "Invalid value": "FieldValueInvalid",
+        "Too long": "FieldValueTooLong",
+    }
     cause = {"reason": reasons.get(message.partition(":")[0], "FieldValueForbidden"), "message": message, "field": field}
     details = {"group": "meta.k8s.io", "kind": kind, "causes": [cause]}
     return failure(422, "Invalid", f'{kind}.meta.k8s.io "" is invalid: {field}: {message}', details)

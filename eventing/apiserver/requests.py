@@ -1,5 +1,6 @@
 """A request as the API understands it: path, options, body, and what the client wants back."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 import yaml
 
-from eventing.apiserver.failures import bad_request, not_acceptable, unsupported_media_type
+from eventing.apiserver.failures import bad_request, invalid_options, not_acceptable, unsupported_media_type
 from eventing.apiserver.protobuf import decode_protobuf
 from eventing.resources.kinds import Kind, Object
 
@@ -37,6 +38,7 @@ APPLY_PATCH: Final = "application/apply-patch+yaml"
 PROTOBUF: Final = "application/vnd.kubernetes.protobuf"
 _JSON_TYPES: Final = {"", "application/json", "application/x-www-form-urlencoded"}
 _YAML_TYPES: Final = {"application/yaml", "application/x-yaml", "text/yaml"}
+_OPTIONS: Final = {"POST": "CreateOptions", "PATCH": "PatchOptions"}
 _MAX_MANAGER: Final = 128
 _MAX_DEPTH: Final = 200
 _MAX_DIGITS: Final = 19
@@ -92,16 +94,20 @@ class Options:
 
     @classmethod
     def of(cls, request: Request) -> "Options":
+        kind = _OPTIONS.get(request.method, "UpdateOptions")
         dry_run = request.params.get("dryRun", "")
         if dry_run not in {"", "All"}:
-            raise bad_request(f'dryRun: Unsupported value: "{dry_run}": supported values: "All"')
+            raise invalid_options(kind, "dryRun", f'Unsupported value: "{dry_run}": supported values: "All"')
         validation = request.params.get("fieldValidation") or "Warn"
         if validation not in {"Strict", "Warn", "Ignore"}:
-            text = f'fieldValidation: Unsupported value: "{validation}": supported values: "Ignore", "Warn", "Strict"'
-            raise bad_request(text)
+            text = f'Unsupported value: "{validation}": supported values: "Ignore", "Strict", "Warn"'
+            raise invalid_options(kind, "fieldValidation", text)
         manager = request.params.get("fieldManager", "")
-        if len(manager) > _MAX_MANAGER:
-            raise bad_request(f"fieldManager: Too long: may not be more than {_MAX_MANAGER} bytes")
+        if len(manager.encode()) > _MAX_MANAGER:
+            raise invalid_options(kind, "fieldManager", f"Too long: may not be more than {_MAX_MANAGER} bytes")
+        if not manager.isprintable():
+            text = f"Invalid value: {json.dumps(manager)}: should not contain non-printable characters"
+            raise invalid_options(kind, "fieldManager", text)
         if not manager:
             manager = request.headers.get("user-agent", "").partition("/")[0][:_MAX_MANAGER] or "unknown"
         return cls(dry_run == "All", manager, validation, request.flag("force"))

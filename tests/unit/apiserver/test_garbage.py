@@ -125,4 +125,4 @@ async def test_namespaces_must_be_there_and_some_must_stay(api: Client) -> None:
 @pytest.mark.parametrize("policy", ["Sideways", "background"])
 async def test_other_policies_are_refused(api: Client, policy: str) -> None:
     await owner(api)
-    assert (await api.ask("DELETE", f"{SHAPES}/owner", {"propagationPolicy": policy}))[0] == 400
+    assert (await api.ask("DELETE", f"{SHAPES}/owner", {"propagationPolicy": policy}))[0] == 422

@@ -238,7 +238,25 @@ async def test_dry_run_does_everything_but_store(api: Client) -> None:
     code, body = await api.ask("DELETE", f"{SHAPES}/a", dryRun="All")
     assert (code, body["status"]) == (200, "Success")
     assert await api.get(f"{SHAPES}/a") == made
-    assert (await api.ask("POST", SHAPES, shape("c"), dryRun="Some"))[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("params", "text"),
+    [
+        ({"dryRun": "Some"}, 'dryRun: Unsupported value: "Some": supported values: "All"'),
+        ({"fieldValidation": "Some"}, 'fieldValidation: Unsupported value: "Some"'),
+        ({"fieldManager": "m" * 129}, "fieldManager: Too long: may not be more than 128 bytes"),
+        ({"fieldManager": "m\n"}, 'fieldManager: Invalid value: "m\\n": should not contain non-printable characters'),
+    ],
+)
+async def test_options_that_are_none(api: Client, params: dict[str, str], text: str) -> None:
+    code, body = await api.ask("POST", SHAPES, shape("c"), **params)
+    assert (code, body["reason"]) == (422, "Invalid")
+    assert body["message"].startswith(f'CreateOptions.meta.k8s.io "" is invalid: {text}')
+    await api.create(SHAPES, shape("a"))
+    for options in ({"propagationPolicy": "Sideways"}, {"propagationPolicy": [1]}, {"dryRun": "All"}, {"dryRun": ["Some"]}):
+        code, body = await api.ask("DELETE", f"{SHAPES}/a", options)
+        assert (code, body["details"]["kind"]) == (422, "DeleteOptions"), options
 
 
 async def test_deletion_tells_the_uid_and_keeps_its_preconditions(api: Client) -> None:

@@ -1,6 +1,7 @@
 """Roles without work, for the supervisor's tests: what each does is said by files in its data directory."""
 
 import asyncio
+import gc
 import json
 import os
 import time
@@ -29,6 +30,7 @@ class Idle:
             raise RuntimeError("planted")
         if does != "never ready":
             started()
+            self._note("frozen", str(gc.get_freeze_count()))
         if does == "hang":
             (self._directory / f"{self._role}.does").unlink()
             time.sleep(3600)  # noqa: ASYNC251 - a loop that is stuck is the point

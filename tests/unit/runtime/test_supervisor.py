@@ -246,3 +246,10 @@ def test_a_child_whose_loop_is_stuck_says_where_and_is_started_again(home: Path,
     assert "roles.py" in err, "the place where it hangs"
     assert "was stuck, and ended itself" in err
     assert not alive(first)
+
+
+def test_what_a_child_has_at_its_start_is_left_out_of_collections(up: Callable[..., Up], home: Path) -> None:
+    mesh = up().ready()
+    eventually((home / "dataplane.frozen").exists, "the child's figures")
+    assert int((home / "dataplane.frozen").read_text()) > 10_000
+    assert mesh.ends(signal.SIGTERM)[0] == 0

@@ -13,6 +13,7 @@ from eventing.channels import Budget, channel_factories
 from eventing.dataplane.table import ChannelTable
 from eventing.delivery.addresses import AddressGuard
 from eventing.delivery.connections import Connections
+from eventing.delivery.resolver import Resolver
 from eventing.delivery.spans import AttemptSpans
 from eventing.delivery.worker import Engine, SubscriptionWorker
 from eventing.event import Event
@@ -124,6 +125,7 @@ class DataPlaneRig:
         client_limits: ClientLimits | None = None,
         server_limits: ServerLimits | None = None,
         guard: AddressGuard | None = None,
+        resolver: Resolver | None = None,
         hops_max: int = 50,
         connector: Any = None,
         tracing: Tracing | None = None,
@@ -135,6 +137,7 @@ class DataPlaneRig:
             "per_origin": per_origin,
             "limits": client_limits,
             "guard": guard,
+            "resolver": resolver,
             "connector": connector,
         }
         self._server_limits = server_limits

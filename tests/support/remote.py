@@ -17,11 +17,7 @@ class Sent:
     connection: Connection
     path: str
     event_id: str
-
-    @property
-    def reused(self) -> bool:
-        """Whether the connection has carried another exchange before: closed now, it counts as stale and not as an answer."""
-        return self.connection.served > 0
+    reused: bool  # the connection has carried an answer before: closed now, it counts as stale and not as an answer
 
 
 class Remote:
@@ -33,6 +29,7 @@ class Remote:
         self, requested: Callable[[Sent], None], abandoned: Callable[[Sent], None], refused: Callable[[str], None]
     ) -> None:
         self.outstanding: list[Sent] = []
+        self._answered: set[Connection] = set()
         self.refusing: set[str] = set()  # hosts that nobody listens on
         self._requested = requested
         self._abandoned = abandoned
@@ -49,12 +46,13 @@ class Remote:
         head = request.partition(b"\r\n\r\n")[0].decode("latin-1")
         first, *lines = head.split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines)
-        sent = Sent(connection, first.split()[1], headers["ce-id"])
+        sent = Sent(connection, first.split()[1], headers["ce-id"], connection in self._answered)
         self.outstanding.append(sent)
         self._requested(sent)
 
     def answer(self, sent: Sent, status: int, headers: str = "", body: bytes = b"") -> None:
         self.outstanding.remove(sent)
+        self._answered.add(sent.connection)
         head = f"HTTP/1.1 {status} X\r\n{headers}content-length: {len(body)}\r\n\r\n"
         sent.connection.data_received(head.encode() + body)
 

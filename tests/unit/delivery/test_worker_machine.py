@@ -176,7 +176,7 @@ class Machine(RuleBasedStateMachine):
         if kind == "dead":
             self.check(due.over or due.unseen or subscription.lagged or self.stopped, "buried alive", sent)
         elif due.again:
-            due.again = False
+            due.again = sent.reused = False  # it is not sent a third time
         elif kind == "reply":
             self.check(due.accepted, "a reply that nobody gave", sent)
             self.check(now >= due.reply_not_before - EXACT, "a reply too early", sent)
@@ -235,6 +235,7 @@ class Machine(RuleBasedStateMachine):
         if kind == "reply":  # the whole delivery has failed
             again = retriable(status) and due.attempts <= subscription.retry
             wait = max(backoff(max(due.attempts, 1), subscription.policy)[0], retry_after_s)
+            due.accepted = False
         due.not_before = self.clock() + wait
         due.over |= not again
 
@@ -306,7 +307,15 @@ class Machine(RuleBasedStateMachine):
             else:
                 self.respond(sent, int(answer))
 
+        before = self.in_flight(subscription)
         self.do(act)
+        if kind == "sub" and answer == "202":
+            # One ended: no more may begin than the concurrency allows, which an edit may have lowered meanwhile.
+            assert self.in_flight(subscription) <= max(subscription.concurrency, before - 1), subscription
+
+    def in_flight(self, subscription: Subscription) -> int:
+        worker = self.table._served["orders"].workers.get(subscription.uid)
+        return worker.in_flight if worker is not None else 0
 
     @rule(seconds=st.sampled_from([0.05, 0.6, 3.5, 31.0]))
     def pass_time(self, seconds: float) -> None:

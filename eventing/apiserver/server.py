@@ -21,6 +21,7 @@ from eventing.apiserver.connection import Connection
 from eventing.apiserver.definitions import Definitions
 from eventing.apiserver.dispatch import Dispatcher
 from eventing.apiserver.documents import documents_app
+from eventing.apiserver.expiry import EventExpiry
 from eventing.apiserver.garbage import Garbage
 from eventing.apiserver.reading import Reader
 from eventing.apiserver.registry import Registry, Resource
@@ -83,6 +84,7 @@ class ApiServer:
         self._definitions = Definitions(self._store, self._registry, self._writer, self._watches, now=self._now)
         self._writer.protects = self._definitions.protects
         self._garbage = Garbage(self._store, self._registry, self._writer)
+        self._expiry = EventExpiry(self._store, clock=clock)
         metrics = self._metrics = ApiMetrics()
         dispatcher = Dispatcher(self._registry, self._store, reader, self._writer, self._watches, metrics)
         self._collectors: list[Callable[[], Collector]] = [self._collector]
@@ -138,7 +140,7 @@ class ApiServer:
         try:
             await self._seed()
             async with asyncio.TaskGroup() as group:
-                background = [group.create_task(work.run()) for work in (self._garbage, self._definitions)]
+                background = [group.create_task(work.run()) for work in (self._garbage, self._definitions, self._expiry)]
                 try:
                     yield
                 finally:

@@ -35,6 +35,10 @@ class Role:
     essential: bool = True  # the mesh is ready when all essential ones are; one that fails during the start ends it
 
 
+# glibc keeps what large answers and thread pools have freed unless it is told otherwise; elsewhere these say nothing.
+_MALLOC: Final = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "1048576", "MALLOC_MMAP_THRESHOLD_": "262144"}
+
+
 class Child:
     """A role and, most of the time, the process that plays it."""
 
@@ -69,6 +73,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 pass_fds=inherited,
                 process_group=0,
+                env={**_MALLOC, **os.environ},
             )
         finally:
             os.close(orders_r)

@@ -8,6 +8,7 @@ of bytes.
 import asyncio
 import bisect
 import sqlite3
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -179,7 +180,7 @@ class Store:
         self._floor = self.version
         for row in rows:
             if row.data is not None:
-                self.collection(row.resource).load(Record((row.namespace, row.name), row.version, row.data))
+                self.collection(row.resource).load(Record((sys.intern(row.namespace), row.name), row.version, row.data))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._staged: list[_Staged] = []
         self._overlay: dict[tuple[str, Key], tuple[Record | None, _Staged]] = {}
@@ -226,7 +227,8 @@ class Store:
             raise unavailable("the server is shutting down")
         previous = self.latest(resource, key)
         self._next += 1
-        data = encode(self._next)
+        key = (sys.intern(key[0]), key[1])
+        data = bytes(memoryview(encode(self._next)))  # of exactly its size: encoders leave room that nothing else fits into
         record = Record(key, self._next, data)
         change = Change(resource, record, previous, removed=removed)
         row = Row(resource, *key, self._next, None if removed else data)

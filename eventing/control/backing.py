@@ -275,7 +275,7 @@ class BackingReconciler:
         for entry in (channel.get("spec") or {}).get("subscribers") or ():
             uid = entry.get("uid", "")
             brought = memory.written.get(uid)
-            encoded = msgspec.json.encode(entry)
+            encoded = bytes(memoryview(msgspec.json.encode(entry)))
             if brought is None or brought[0] != encoded:
                 # Not seen before: the present generation holds it, whichever brought it.
                 brought = (encoded, generation)

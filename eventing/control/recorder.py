@@ -21,6 +21,7 @@ _log = logging.getLogger(__name__)
 _QUEUE: Final = 2048
 _REMEMBERED: Final = 4096
 _LONGEST_MESSAGE: Final = 1024
+_IDENTITY: Final = ("name", "namespace", "uid", "resourceVersion")
 
 _Key = tuple[str, str, str, str]
 
@@ -42,6 +43,9 @@ class EventRecorder:
 
     def record(self, about: Object, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         """Say it. `about` needs apiVersion, kind and metadata. Never waits."""
+        # Thousands may wait here: what they are about is kept, not the whole of it.
+        metadata = {name: about["metadata"][name] for name in _IDENTITY if name in about["metadata"]}
+        about = {"apiVersion": about["apiVersion"], "kind": about["kind"], "metadata": metadata}
         try:
             self._queue.put_nowait((about, type_, reason, message[:_LONGEST_MESSAGE]))
         except asyncio.QueueFull:

@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import msgspec
+
 from eventing.kube import Cache, Change
 from eventing.reconcile import Key
 from eventing.resources.kinds import Object
@@ -41,7 +43,7 @@ class SubscriberTable:
     def __init__(self, subscriptions: Cache, changed: Callable[[ChannelName], None]) -> None:
         self._changed = changed
         self._by_channel: defaultdict[ChannelName, dict[Key, _Member]] = defaultdict(dict)
-        self._entries: dict[str, Object] = {}
+        self._entries: dict[str, bytes] = {}  # encoded: there are as many as Subscriptions
         self._failures: dict[ChannelName, str] = {}
         subscriptions.on_change(self._told)
 
@@ -54,13 +56,15 @@ class SubscriberTable:
 
     def entry(self, uid: str) -> Object | None:
         """What the Subscription came to when its references last led somewhere, None where they have not yet."""
-        return self._entries.get(uid)
+        entry = self._entries.get(uid)
+        return None if entry is None else msgspec.json.decode(entry)
 
     def put(self, subscription: Object, entry: Object) -> None:
         """The Subscription comes to this entry."""
         uid = subscription["metadata"]["uid"]
-        if self._entries.get(uid) != entry:
-            self._entries[uid] = entry
+        encoded = bytes(memoryview(msgspec.json.encode(entry)))
+        if self._entries.get(uid) != encoded:
+            self._entries[uid] = encoded
             self._changed(channel_named_by(subscription))
 
     def failure(self, channel: ChannelName) -> str | None:

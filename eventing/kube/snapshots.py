@@ -5,7 +5,7 @@ microseconds.
 """
 
 import sys
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterator, MutableMapping
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -19,7 +19,7 @@ __all__ = ["Key", "Snapshots"]
 Key = tuple[str, str]
 """(namespace, name); the namespace of cluster-wide objects is empty."""
 
-_AT_HAND: Final = 64
+_AT_HAND: Final = 16
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
 
@@ -39,7 +39,7 @@ class Snapshots(MutableMapping[Key, Object]):
     def __init__(self) -> None:
         self._data: dict[Key, bytes] = {}
         self._held: WeakValueDictionary[Key, _Snapshot] = WeakValueDictionary()
-        self._at_hand: deque[_Snapshot] = deque(maxlen=_AT_HAND)
+        self._at_hand: OrderedDict[Key, _Snapshot] = OrderedDict()
 
     def __getitem__(self, key: Key) -> Object:
         held = self._held.get(key)
@@ -48,12 +48,14 @@ class Snapshots(MutableMapping[Key, Object]):
     def __setitem__(self, key: Key, obj: Object) -> None:
         metadata = {name: value for name, value in obj["metadata"].items() if name != "managedFields"}
         snapshot = _Snapshot({**obj, "metadata": metadata})
-        self._data[sys.intern(key[0]), key[1]] = _encode(snapshot)
+        # A copy of exactly its size: the encoder's own has room to grow, which nothing else would fit into.
+        self._data[sys.intern(key[0]), key[1]] = bytes(memoryview(_encode(snapshot)))
         self._hold(key, snapshot)
 
     def __delitem__(self, key: Key) -> None:
         del self._data[key]
         self._held.pop(key, None)
+        self._at_hand.pop(key, None)
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._data)
@@ -66,5 +68,8 @@ class Snapshots(MutableMapping[Key, Object]):
 
     def _hold(self, key: Key, snapshot: _Snapshot) -> Object:
         self._held[key] = snapshot
-        self._at_hand.append(snapshot)
+        self._at_hand.pop(key, None)
+        self._at_hand[key] = snapshot
+        if len(self._at_hand) > _AT_HAND:
+            self._at_hand.popitem(last=False)
         return snapshot

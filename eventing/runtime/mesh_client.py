@@ -126,14 +126,18 @@ class MeshClient:
         document: dict[str, Any] = json.loads(answer.body)
         return document
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def close(self) -> None:
+        """Close its connections; the next call opens them again."""
         for connection in (self._ingress, self._queries):
             if connection is not None:
                 connection.close()
         self._ingress = self._queries = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
 
 
 def _connection(url: str, trusted: Path | None = None) -> http.client.HTTPConnection:

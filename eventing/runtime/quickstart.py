@@ -65,6 +65,7 @@ class Quickstart:
         finally:
             await server.aclose(1.0)
             await self._client.aclose()
+            self._mesh.close()
 
     async def _play(self, subscriber: str) -> None:
         example = Template(files("eventing.runtime").joinpath("quickstart.yaml").read_text(encoding="utf-8"))

@@ -128,15 +128,37 @@ ANSWERED: dict[str, tuple[list[Answer], dict[str, Any], str, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", ANSWERED)
-def test_each_end_and_reason(mesh: Mesh, sink: Sink, eventing: Eventing, tmp_path: Path, name: str) -> None:
-    answers, delivery, state, reason = ANSWERED[name]
-    sink.script(f"/{name}", *answers)
+# name of the channel: where its subscriber is said to be, and how it fails
+UNREACHED = {
+    "unheard": ("http://127.0.0.1:1/", "ConnectFailed"),
+    "metadata": ("http://169.254.169.254/", "AddressDenied"),
+    "nameless": ("http://nobody.invalid/", "NameNotResolved"),
+}
+
+
+@pytest.fixture(scope="module")
+def all_applied(mesh: Mesh, sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The channels and subscriptions of both tables, in one go."""
     sink.always("/refuses", Answer(400))
-    options = {key: value for key, value in delivery.items() if key != "dls"}
-    if "dls" in delivery:
-        options |= dead_letter(sink, delivery["dls"])
-    applied(eventing, tmp_path, name, manifest(name, f"{sink.url}/{name}", **options))
+    manifests = [manifest(name, url, retry=0) for name, (url, _) in UNREACHED.items()]
+    for name, (answers, delivery, _, _) in ANSWERED.items():
+        sink.script(f"/{name}", *answers)
+        options = {key: value for key, value in delivery.items() if key != "dls"}
+        if "dls" in delivery:
+            options |= dead_letter(sink, delivery["dls"])
+        manifests.append(manifest(name, f"{sink.url}/{name}", **options))
+    file = tmp_path_factory.mktemp("manifests") / "all.yaml"
+    file.write_text("\n---\n".join(manifests))
+    assert run(["apply", "-f", str(file), "--data-dir", str(mesh.data_dir)]) == 0
+    with mesh.client() as client:
+        for name in (*UNREACHED, *ANSWERED):
+            eventually(lambda name=name: client.standing("default", name), f"{name} is in force")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+@pytest.mark.usefixtures("all_applied")
+def test_each_end_and_reason(mesh: Mesh, eventing: Eventing, name: str) -> None:
+    answers, _, state, reason = ANSWERED[name]
     assert post(mesh, name, f"{name}-1") == 202
     found = ended(eventing, f"{name}-1")
     assert (found.state, found.reason) == (state, reason)
@@ -169,16 +191,10 @@ def test_the_decision_names_its_rule_and_the_answer_is_kept(mesh: Mesh, sink: Si
     assert "\x1b" not in shown
 
 
-@pytest.mark.parametrize(
-    ("name", "url", "error"),
-    [
-        ("unheard", "http://127.0.0.1:1/", "ConnectFailed"),
-        ("metadata", "http://169.254.169.254/", "AddressDenied"),
-        ("nameless", "http://nobody.invalid/", "NameNotResolved"),
-    ],
-)
-def test_each_failure_to_connect(mesh: Mesh, eventing: Eventing, tmp_path: Path, name: str, url: str, error: str) -> None:
-    applied(eventing, tmp_path, name, manifest(name, url, retry=0))
+@pytest.mark.parametrize("name", UNREACHED)
+@pytest.mark.usefixtures("all_applied")
+def test_each_failure_to_connect(mesh: Mesh, eventing: Eventing, name: str) -> None:
+    error = UNREACHED[name][1]
     post(mesh, name, f"{name}-1")
     found = ended(eventing, f"{name}-1")
     assert (found.state, found.attempts[0].error.partition(":")[0]) == ("dropped", error)

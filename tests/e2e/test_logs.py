@@ -3,8 +3,10 @@
 import json
 import signal
 import socket
+import ssl
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.support.manifests import CHANNEL, subscription
 from tests.support.up import Up
@@ -17,6 +19,16 @@ def lines(mesh: Up) -> list[dict[str, Any]]:
         assert {"time", "level", "process", "message"} <= line.keys(), line
         assert line["level"] in {"debug", "info", "warning", "error", "critical"}
     return found
+
+
+def say_nonsense(mesh: Up) -> None:
+    """To the API server, which has the library that serves it complain."""
+    api = urlsplit(mesh.endpoints["api"])
+    trust = ssl.create_default_context(cafile=str(mesh.data_dir / "pki" / "ca.crt"))
+    plain = socket.create_connection(("127.0.0.1", api.port or 0))
+    with trust.wrap_socket(plain, server_hostname="127.0.0.1") as secure:
+        secure.sendall(b"this is not HTTP\r\n\r\n")
+        secure.recv(1000)
 
 
 def test_every_line_is_json(tmp_path: Path) -> None:
@@ -38,10 +50,13 @@ def test_every_line_is_json(tmp_path: Path) -> None:
         (match,) = json.loads(mesh.run("trace", line["receipt"], "-o", "json"))["matches"]
         assert match["id"] == "lost"
         assert "ConnectFailed" in line["detail"]
+        say_nonsense(mesh)
+        nonsense = eventually(lambda: [line for line in lines(mesh) if line.get("logger") == "uvicorn.error"], "a library's line")
+        assert nonsense[0]["process"] == "control"
         mesh.process.send_signal(signal.SIGHUP)
         assert mesh.process.wait(20) == 0
         found = lines(mesh)
-        assert {"supervisor", "dataplane"} <= {line["process"] for line in found}
+        assert {"supervisor", "control", "dataplane"} <= {line["process"] for line in found}
         assert "hunter2" not in mesh.log
         assert "planted payload" not in mesh.log
 

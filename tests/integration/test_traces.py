@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -304,6 +305,11 @@ async def test_an_outage_of_the_collector_is_said_once_and_its_end_too(
     await asyncio.to_thread(eventually, lambda: not spans.fault, "the end of the outage")
     said = [record.getMessage() for record in caplog.records if record.name == "eventing.observe.traces"]
     assert said == ["spans could not be exported and are lost; events are not", "spans are exported again"]
+
+
+def test_a_data_plane_without_spans_loads_nothing_of_opentelemetry() -> None:
+    code = "import eventing.runtime.data_plane, sys; sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=50).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,8 @@ def test_what_failed_is_known_after_the_data_plane_was_killed(tmp_path: Path) ->
             return matches[0] if matches else {}
 
         def dropped() -> bool:
-            assert mesh.post("/default/orders", event, b"{}").status == 202
+            if mesh.post("/default/orders", event, b"{}").status == 404:
+                return False  # the channel that was applied at start is not made yet
             found = traced()
             return bool(found) and found["deliveries"][0]["state"] == "dropped"
 

@@ -122,6 +122,8 @@ _KINDS: Final[dict[tuple[str, str], Mapping[int, _Field]]] = {
         7: _message("lastTimestamp", _TIME),
         8: _Field("count", "int"),
         9: _Field("type"),
+        10: _message("eventTime", _TIME),
+        11: _message("series", {1: _Field("count", "int"), 2: _message("lastObservedTime", _TIME)}),
         12: _Field("action"),
         14: _Field("reportingComponent"),
         15: _Field("reportingInstance"),
@@ -239,6 +241,9 @@ def _special(name: str, value: dict[str, Any]) -> Any:
     """The messages that JSON writes otherwise: times, and numbers that may be names."""
     if name.endswith("Timestamp"):
         return datetime.fromtimestamp(value.get("seconds", 0), UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if value else None
+    if name in {"eventTime", "lastObservedTime"}:  # to the microsecond
+        moment = datetime.fromtimestamp(value.get("seconds", 0), UTC)
+        return f"{moment:%Y-%m-%dT%H:%M:%S}.{value.get('nanos', 0) // 1000:06}Z" if value else None
     if name == "targetPort":
         return value.get("strVal", "") if value.get("type") else value.get("intVal", 0)
     return value

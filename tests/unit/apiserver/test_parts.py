@@ -55,6 +55,14 @@ def test_protobuf_objects_of_typed_clients() -> None:
     assert caught.value.code == 415
 
 
+def test_protobuf_events_have_times_of_two_kinds() -> None:
+    exact = field(1, 100) + bytes([2 << 3, 0xC0, 0x84, 0x3D])  # 100 s and 1,000,000 ns
+    body = field(1, field(1, b"e")) + field(7, field(1, 100)) + field(10, exact) + field(11, field(1, 3) + field(2, exact))
+    event = decode_protobuf(envelope(b"v1", b"Event", body))
+    assert (event["lastTimestamp"], event["eventTime"]) == ("1970-01-01T00:01:40Z", "1970-01-01T00:01:40.001000Z")
+    assert event["series"] == {"count": 3, "lastObservedTime": "1970-01-01T00:01:40.001000Z"}
+
+
 @given(st.binary(max_size=200))
 def test_protobuf_that_is_none_is_a_bad_request(data: bytes) -> None:
     for body in (data, b"k8s\x00" + data, envelope(b"v1", b"Secret", data[:100])):

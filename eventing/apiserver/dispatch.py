@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -42,6 +42,8 @@ from eventing.resources.kinds import Object
 __all__ = ["Dispatcher", "Target", "parse_request"]
 
 _STUCK_S: Final = 30.0  # a watcher that takes nothing for so long is cut off
+_WARNING_SIZE: Final = 256
+_WARNINGS_SIZE: Final = 4 * 1024
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -114,7 +116,7 @@ class Dispatcher:
         except ClientGoneError:
             return
         else:
-            await answer(send, code, body, headers=[(b"warning", _warning(text)) for text in request.warnings])
+            await answer(send, code, body, headers=_warnings(request.warnings))
         self._metrics.answered(verb_name, resource, code, time.perf_counter() - began)
 
     def _target(self, request: Request) -> Target | None:
@@ -259,10 +261,18 @@ _REVIEWS: Final = frozenset(
 )
 
 
-def _warning(text: str) -> bytes:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    printable = "".join(letter if letter.isprintable() else "?" for letter in escaped)
-    return f'299 - "{printable}"'.encode()
+def _warnings(texts: Iterable[str]) -> list[tuple[bytes, bytes]]:
+    """Header lines (RFC 7234, 5.5), each text once; as many as fit what Kubernetes allows them."""
+    lines: list[tuple[bytes, bytes]] = []
+    left = _WARNINGS_SIZE
+    for text in dict.fromkeys(text[:_WARNING_SIZE] for text in texts):
+        left -= len(text)
+        if left < 0:
+            break
+        escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+        printable = "".join(letter if letter.isprintable() else "?" for letter in escaped)
+        lines.append((b"warning", f'299 - "{printable}"'.encode()))
+    return lines
 
 
 _VERBS: Final = {

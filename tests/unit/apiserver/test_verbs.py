@@ -89,6 +89,15 @@ async def test_unknown_fields_are_pruned_and_told_as_the_client_wants(api: Clien
     assert "Warning" not in response.headers
 
 
+async def test_warnings_are_as_many_as_a_client_can_take(api: Client) -> None:
+    spec = {f"unknown{index:04}": 1 for index in range(2000)}
+    code, _, response = await api.ask_all("POST", SHAPES, shape("a", **spec))
+    lines = response.headers.getall("Warning")
+    assert code == 201
+    assert lines[0] == r'299 - "unknown field \"spec.unknown0000\""'
+    assert 50 < len(lines) < 200
+
+
 async def test_fields_that_are_given_twice_are_told(api: Client) -> None:
     body = b'{"apiVersion":"shapes.example.com/v1","kind":"Shape","metadata":{"name":"a"},"spec":{"color":"red","color":"blue","points":[{"name":"p","x":1,"x":2}]}}'
     code, answer = await api.ask("POST", SHAPES, body, fieldValidation="Strict")

@@ -7,9 +7,11 @@ are about ClusterRoles, which a cluster has and a mesh does not.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from eventing.errors import ApiError
 from eventing.kube import KubeClient, load_kubeconfig
@@ -103,3 +105,15 @@ async def test_channel_control_plane(client: KubeClient, kind: Kind) -> None:
         while (condition_of(found := await client.get(SUBSCRIPTION, "default", "s")) or {}).get("status") == "True":
             await asyncio.sleep(0.02)
     assert (condition_of(found) or {})["reason"] == "ChannelReferenceFailed"
+
+
+async def test_what_is_served_is_what_is_committed_for_clusters(client: KubeClient) -> None:
+    committed = [
+        yaml.safe_load(path.read_text()) for path in sorted((Path(__file__).parents[2] / "deploy" / "crds").glob("*.yaml"))
+    ]
+    assert len(committed) == len([kind for kind in installed_kinds() if kind.group])
+    for definition in committed:
+        served = await client.get(DEFINITIONS, None, definition["metadata"]["name"])
+        assert served["spec"] == {**definition["spec"], "conversion": {"strategy": "None"}}
+        assert served["metadata"].get("labels") == definition["metadata"].get("labels")
+        assert (condition_of(served, "Established") or {})["status"] == "True"

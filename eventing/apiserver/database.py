@@ -25,6 +25,8 @@ CREATE TABLE objects (
 CREATE TABLE counter (version INTEGER NOT NULL);
 INSERT INTO counter VALUES (0);
 """
+# By the version that they start from: what makes the next of it. Version 1 is the first there was.
+_MIGRATIONS: Final[dict[int, str]] = {}
 # Updates in place: the index on the key is not touched, and one page less goes through the log.
 _PUT: Final = """
 INSERT INTO objects VALUES (?,?,?,?,?)
@@ -89,7 +91,11 @@ class Database:
         run("PRAGMA journal_mode=WAL")
         run("PRAGMA synchronous=FULL")
         run(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
-        if not tables:
+        if tables:
+            for step in range(version, _SCHEMA_VERSION):
+                # All of a step or none: a kill in the middle leaves the version before it.
+                self._connection.executescript(f"BEGIN IMMEDIATE;{_MIGRATIONS[step]};PRAGMA user_version={step + 1};COMMIT;")
+        else:
             self._connection.executescript(
                 f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA application_id={_APPLICATION_ID};PRAGMA user_version={_SCHEMA_VERSION};COMMIT;"
             )

@@ -18,6 +18,8 @@ FIELD_MANAGER: Final = "eventing-apply"
 """Owner of what `eventing up -f` and `eventing apply` set: what leaves the file leaves the object, whichever applies it."""
 
 SIZE_MAX: Final = 16 * 1024 * 1024  # bytes of one file
+_DEPTH_MAX: Final = 200
+_VALUES_MAX: Final = 500_000  # of one document, aliases written out
 _SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 _FIRST: Final = ("Namespace", "CustomResourceDefinition")  # what others need is applied before them, wherever it stands
 
@@ -70,6 +72,7 @@ def parse(text: str, name: str) -> list[Manifest]:
     if len(text) > SIZE_MAX:
         raise StartError(f"{name}: is larger than {SIZE_MAX // 1024 // 1024} MiB")
     try:
+        _check_depth(text)
         documents = list(yaml.load_all(text, Loader=_Loader))
     except yaml.YAMLError as error:
         raise StartError(f"{name}: is not YAML: {' '.join(str(error).split())}") from error
@@ -86,7 +89,7 @@ def parse(text: str, name: str) -> list[Manifest]:
 def _objects(document: Any, origin: str) -> Iterator[Manifest]:
     if not isinstance(document, dict):
         raise StartError(f"{origin}: is not an object with apiVersion and kind")
-    body = _plain(document, origin)
+    body = _Plain(origin).of(document)
     for field in ("apiVersion", "kind"):
         if not isinstance(body.get(field), str) or not body[field]:
             raise StartError(f"{origin}: {field}: required field is missing, or is no string")
@@ -100,15 +103,38 @@ def _objects(document: Any, origin: str) -> Iterator[Manifest]:
     yield Manifest(origin, body)
 
 
-def _plain(value: Any, origin: str) -> Any:
-    """`value` as JSON can hold it: keys become strings."""
-    if isinstance(value, dict):
-        return {_key(key, origin): _plain(member, origin) for key, member in value.items()}
-    if isinstance(value, list):
-        return [_plain(member, origin) for member in value]
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    raise StartError(f"{origin}: holds a value of a type that JSON does not have: {type(value).__name__}")
+class _Plain:
+    """Makes what YAML gave such as JSON can hold it: keys become strings, aliases copies, in bounds."""
+
+    def __init__(self, origin: str) -> None:
+        self._origin = origin
+        self._left = _VALUES_MAX
+
+    def of(self, value: Any, depth: int = 0) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            raise StartError(f"{self._origin}: document contains excessive aliasing: more than {_VALUES_MAX} values")
+        if depth > _DEPTH_MAX:
+            raise StartError(f"{self._origin}: is nested too deeply")
+        if isinstance(value, dict):
+            return {_key(key, self._origin): self.of(member, depth + 1) for key, member in value.items()}
+        if isinstance(value, list):
+            return [self.of(member, depth + 1) for member in value]
+        if value is None or isinstance(value, str | int | float | bool):
+            return value
+        raise StartError(f"{self._origin}: holds a value of a type that JSON does not have: {type(value).__name__}")
+
+
+def _check_depth(text: str) -> None:
+    """The composer in C recurses without bound, and would take the process with it."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _DEPTH_MAX:
+                raise RecursionError
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 def _key(key: object, origin: str) -> str:

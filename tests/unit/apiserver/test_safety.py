@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import ssl
 from typing import Any
 
@@ -140,6 +141,66 @@ async def test_secrets_are_not_in_errors(api: Client) -> None:
     code, body = await api.ask("POST", "/api/v1/namespaces/default/secrets", secret)
     assert code == 422
     assert "hunter2" not in json.dumps(body)
+
+
+async def test_secrets_and_tokens_are_in_no_log(api: Client, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    secrets = "/api/v1/namespaces/default/secrets"
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"key": "hunter2"}}
+    await api.create(secrets, secret)
+    await api.patch(f"{secrets}/s", {"stringData": {"key": "hunter3"}})
+    await api.ask("POST", secrets, secret)
+    await api.ask("POST", secrets, b'{"stringData": {"key": "hunter4"')
+    await api.ask("PATCH", f"{secrets}/s", {"data": {"key": ["hunter5"]}}, content_type="application/merge-patch+json")
+    await api.ask("GET", secrets, token="hunter6")
+    await api.ask("DELETE", f"{secrets}/s")
+    assert "hunter" not in caplog.text
+    assert "aHVudGVy" not in caplog.text
+    assert "admin-token" not in caplog.text
+    assert "hunter" not in repr(api.server)
+
+
+async def test_a_name_that_was_bound_to_this_machine_afterwards_finds_nothing(api: Client) -> None:
+    """DNS rebinding: the browser believes that it still speaks to evil.example, and the address is ours by now."""
+    host, port = api.url.removeprefix("https://").split(":")
+    trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE  # the user has clicked the warning away
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=trust, server_hostname="evil.example")
+    for path in ("/version", "/api/v1/namespaces/default/secrets", "/healthz"):
+        lines = f"GET {path} HTTP/1.1\r\nHost: evil.example:{port}\r\nAuthorization: Bearer admin-token\r\n\r\n"
+        writer.write(lines.encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 403 ")
+        assert b"access-control" not in head.lower()
+        length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+        assert json.loads(await reader.readexactly(int(length.split(b":")[1])))["reason"] == "Forbidden"
+    writer.transport.abort()
+
+
+async def test_preflights_of_pages_are_refused(api: Client) -> None:
+    headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+    code, _, response = await api.ask_all("OPTIONS", SHAPES, headers=headers, token=None)
+    assert code == 403
+    assert "Access-Control-Allow-Origin" not in response.headers
+
+
+async def test_nonsense_gets_the_text_that_kubernetes_gives(api: Client) -> None:
+    strict = {"fieldValidation": "Strict"}
+    code, body = await api.ask("POST", SHAPES, shape("a", colour="red"), **strict)
+    assert (code, body["reason"]) == (400, "BadRequest")
+    assert 'strict decoding error: unknown field "spec.colour"' in body["message"]
+    code, body = await api.ask("POST", SHAPES, shape("a", color=7))
+    assert (code, body["reason"]) == (422, "Invalid")
+    assert 'spec.color: Invalid value: "integer": spec.color in body must be of type string: "integer"' in body["message"]
+    code, body = await api.ask("POST", SHAPES, shape("a" * 254))
+    assert (code, body["reason"]) == (422, "Invalid")
+    assert "must be no more than 253" in body["message"]
+    code, body = await api.ask("POST", SHAPES, shape("A_b"))
+    assert "a lowercase RFC 1123 subdomain must consist of" in body["message"]
+    code, body = await api.ask("POST", SHAPES, shape("a") | {"metadata": {"name": ["a"]}})
+    assert code in {400, 422}
+    code, body = await api.ask("POST", SHAPES, [1])
+    assert (code, body["reason"]) == (400, "BadRequest")
 
 
 async def test_true_is_not_one(api: Client) -> None:

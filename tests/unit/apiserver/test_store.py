@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from eventing.apiserver import database as database_module
 from eventing.apiserver.database import Database, Row
 from eventing.apiserver.store import Store
 from eventing.errors import ApiUnavailableError, StartError
@@ -123,6 +124,31 @@ def test_a_damaged_file_is_named_and_kept_aside(tmp_path: Path, damage: Callable
     assert aside.read_bytes() == damaged
     assert not path.exists()
     Database(path, stamp="x").close()
+
+
+def test_an_older_schema_is_migrated_step_by_step_and_all_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "api.sqlite3"
+    database = Database(path, stamp="x")
+    database.write([Row("things", "", "t", 7, b"{}")], 7)
+    database.close()
+    monkeypatch.setattr(database_module, "_SCHEMA_VERSION", 3)
+    steps = {1: "ALTER TABLE counter ADD COLUMN note TEXT", 2: "UPDATE counter SET note='migrated'"}
+    monkeypatch.setattr(database_module, "_MIGRATIONS", steps)
+    for _ in range(2):
+        database = Database(path, stamp="x")
+        version, rows = database.load()
+        assert (version, [row.name for row in rows]) == (7, ["t"])
+        assert database._connection.execute("SELECT note FROM counter").fetchall() == [("migrated",)]
+        assert database._connection.execute("PRAGMA user_version").fetchone() == (3,)
+        database.close()
+    monkeypatch.setattr(database_module, "_SCHEMA_VERSION", 4)
+    monkeypatch.setattr(database_module, "_MIGRATIONS", {**steps, 3: "UPDATE counter SET note='half'; UPDATE nothing SET a=1"})
+    with pytest.raises(StartError):
+        Database(path, stamp="x")
+    kept = next(file for file in (path, *tmp_path.glob("*damaged*")) if file.exists())
+    with sqlite3.connect(kept) as connection:
+        assert connection.execute("SELECT note FROM counter").fetchall() == [("migrated",)]
+    connection.close()
 
 
 def test_a_newer_schema_and_foreign_databases_are_refused_untouched(tmp_path: Path) -> None:

@@ -79,3 +79,31 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, make: str, expected
 def test_they_travel_to_the_child_as_they_are() -> None:
     manifests = parse(CHANNEL, "f.yaml")
     assert load(dump(manifests)) == manifests
+
+
+BOMB = (
+    CHANNEL
+    + "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
+    + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (BOMB, "excessive aliasing"),
+        (CHANNEL + "a: &a [*a]\n", "nested too deeply"),
+        ("[" * 50_000, "nest"),
+        ("{a: " * 50_000, "nest"),
+        ("- " * 50_000 + "a", "nest"),
+    ],
+    ids=["a billion laughs", "itself", "brackets", "braces", "dashes"],
+)
+def test_bombs_are_refused_before_they_go_off(text: str, expected: str) -> None:
+    with pytest.raises(StartError, match=expected):
+        parse(text, "bomb.yaml")
+
+
+def test_aliases_are_written_out() -> None:
+    (manifest,) = parse(CHANNEL + "spec: {a: &x {b: 1}, c: *x}\n", "aliases.yaml")
+    assert manifest.body["spec"] == {"a": {"b": 1}, "c": {"b": 1}}

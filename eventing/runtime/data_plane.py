@@ -69,8 +69,12 @@ class DataPlaneRole:
 
 def _limits(max_event_bytes: int) -> ServerLimits:
     usual = ServerLimits()
-    # Several of the largest at the same time, whatever that is.
-    return ServerLimits(body_bytes=max_event_bytes, held_bytes=max(usual.held_bytes, 8 * max_event_bytes))
+    return ServerLimits(
+        body_bytes=max_event_bytes,
+        # Several of the largest at the same time, whatever that is; and the time for one over a slow line (64 KiB/s).
+        held_bytes=max(usual.held_bytes, 8 * max_event_bytes),
+        body_s=max(usual.body_s, max_event_bytes / (64 << 10)),
+    )
 
 
 async def _refresh(tls: IngressTls) -> None:

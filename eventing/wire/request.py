@@ -11,7 +11,7 @@ from eventing.event import Event
 if TYPE_CHECKING:
     from eventing.wire.server_connection import ServerConnection
 
-__all__ = ["Application", "Request", "ServerLimits", "problem"]
+__all__ = ["Application", "OldRequest", "Request", "ServerLimits", "problem"]
 
 Application = Callable[["Request"], None]
 
@@ -86,6 +86,17 @@ class Request:
             raise RuntimeError("a request is answered once")
         self.answered = True
         self._connection.answer(self, status, lines, body)
+
+
+class OldRequest(Request):
+    """A request by HTTP/1.0 with a Connection header: where it keeps its connection, it wants to be told so."""
+
+    __slots__ = ()
+
+    def respond(self, status: int, lines: bytes = b"", body: bytes = b"") -> None:
+        if self.keep_alive and not self._connection.server.closing:
+            lines += b"connection: keep-alive\r\n"
+        super().respond(status, lines, body)
 
 
 def problem(status: int, detail: str, **extensions: object) -> bytes:

@@ -10,7 +10,7 @@ import httptools
 from eventing.bindings.http import HeaderName
 from eventing.bindings.shapes import Shape
 from eventing.event import Event
-from eventing.wire.request import Request, problem
+from eventing.wire.request import OldRequest, Request, problem
 from eventing.wire.trailers import Sealed
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class ServerConnection(asyncio.Protocol):
         "_loop",
         "_misses",
         "_names",
+        "_old",
         "_parser",
         "_pending",
         "_read_paused",
@@ -89,6 +90,7 @@ class ServerConnection(asyncio.Protocol):
         self._headers: list[tuple[HeaderName, bytes]] = []
         self._names = server.names
         self._dropped = 0  # headers that mean nothing here
+        self._old = False  # HTTP/1.0 with a Connection header
         self._hosts = 0
         self._head_bytes = 0
         self._expects = False
@@ -267,6 +269,7 @@ class ServerConnection(asyncio.Protocol):
             self._expects = self._parser.get_http_version() != "1.0"
         elif name == b"connection":
             self._check_version()
+            self._old = self._parser.get_http_version() == "1.0"
 
     def _check_version(self) -> None:
         """To be asked where it may be another one: HTTP/1.1 without a Connection header keeps its connection, no other does."""
@@ -310,7 +313,7 @@ class ServerConnection(asyncio.Protocol):
         if self._held:
             self._release()
         body = self._body
-        request = Request(
+        request = (OldRequest if self._old else Request)(
             self,
             self._parser.get_method(),
             self._target,
@@ -321,6 +324,9 @@ class ServerConnection(asyncio.Protocol):
         )
         self._body = []
         request.whole = self._whole
+        if self._old:
+            self._old = False
+            request.whole = b""  # what is to be answered in another way is of no shape
         if self._pending:
             # Pipelined behind an unanswered one: its turn comes in `answer`; no more is read until then.
             self._state = self.WORKING

@@ -233,6 +233,15 @@ async def test_chunked_pipelined_and_expected_requests_reach_the_subscriber(mesh
     await asyncio.sleep(0)
 
 
+async def test_an_old_client_keeps_its_connection_through_a_learnt_shape(mesh: DataPlaneRig) -> None:
+    for number in range(6):
+        head = f"POST {PATH} HTTP/1.0\r\nconnection: Keep-Alive\r\n" + EVENT.replace("id: 1", f"id: {number}").replace(
+            "\n", "\r\n"
+        )
+        answer = await mesh.client.raw(head.encode() + b"content-length: 0\r\n\r\n")
+        assert (answer.status, answer.headers.get("connection")) == (202, "keep-alive")
+
+
 async def test_who_expects_100_continue_is_refused_before_the_body(mesh: DataPlaneRig) -> None:
     head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 20001\r\n\r\n".encode()
     assert (await mesh.client.raw(head)).status == 413

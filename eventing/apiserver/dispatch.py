@@ -44,6 +44,7 @@ __all__ = ["Dispatcher", "Target", "parse_request"]
 _STUCK_S: Final = 30.0  # a watcher that takes nothing for so long is cut off
 _WARNING_SIZE: Final = 256
 _WARNINGS_SIZE: Final = 4 * 1024
+_MOST_WARNINGS: Final = 50
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -262,12 +263,12 @@ _REVIEWS: Final = frozenset(
 
 
 def _warnings(texts: Iterable[str]) -> list[tuple[bytes, bytes]]:
-    """Header lines (RFC 7234, 5.5), each text once; as many as fit what Kubernetes allows them."""
+    """Header lines (RFC 7234, 5.5), each text once; as many as Kubernetes sends, and as Python's clients take lines."""
     lines: list[tuple[bytes, bytes]] = []
     left = _WARNINGS_SIZE
     for text in dict.fromkeys(text[:_WARNING_SIZE] for text in texts):
         left -= len(text)
-        if left < 0:
+        if left < 0 or len(lines) == _MOST_WARNINGS:
             break
         escaped = text.replace("\\", "\\\\").replace('"', '\\"')
         printable = "".join(letter if letter.isprintable() else "?" for letter in escaped)

@@ -95,7 +95,7 @@ async def test_warnings_are_as_many_as_a_client_can_take(api: Client) -> None:
     lines = response.headers.getall("Warning")
     assert code == 201
     assert lines[0] == r'299 - "unknown field \"spec.unknown0000\""'
-    assert 50 < len(lines) < 200
+    assert len(lines) == 50
 
 
 async def test_fields_that_are_given_twice_are_told(api: Client) -> None:

@@ -17,6 +17,7 @@ class Sent:
     connection: Connection
     path: str
     event_id: str
+    host: str  # that it was sent to, whatever it says itself
     reused: bool  # the connection has carried an answer before: closed now, it counts as stale and not as an answer
 
 
@@ -46,7 +47,7 @@ class Remote:
         head = request.partition(b"\r\n\r\n")[0].decode("latin-1")
         first, *lines = head.split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines)
-        sent = Sent(connection, first.split()[1], headers["ce-id"], connection in self._answered)
+        sent = Sent(connection, first.split()[1], headers["ce-id"], connection.pool.origin.host, connection in self._answered)
         self.outstanding.append(sent)
         self._requested(sent)
 

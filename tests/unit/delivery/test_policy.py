@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventing.delivery.policy import BACKOFF_MAX_S, JITTER, Policy, decide, parse_retry_after
+from eventing.delivery.policy import BACKOFF_MAX_S, JITTER, Policy, backoff, decide, parse_retry_after
 from eventing.journal import Decision, Rule
 
 policies = st.builds(
@@ -58,6 +58,34 @@ def test_never_before_retry_after_and_never_later_for_it_than_its_limit(policy: 
     if verdict.decision is Decision.RETRYING:
         assert verdict.wait_s >= min(asked, policy.retry_after_max_s)
         assert verdict.wait_s <= max(without.wait_s, policy.retry_after_max_s)
+
+
+answers = st.lists(
+    st.tuples(st.sampled_from([0, 404, 429, 500, 503]), st.one_of(st.none(), st.floats(0, 1e12)), randoms),
+    min_size=21,
+    max_size=21,
+)
+
+
+@given(policies, answers)
+def test_whatever_is_answered_the_whole_time_of_a_delivery_is_bounded(
+    policy: Policy, asked: list[tuple[int, float | None, float]]
+) -> None:
+    """By what the policy says alone: attempts that each use up their time, and waits of which none is longer than its back-off with
+    jitter or the limit for Retry-After."""
+    spent, bound, attempt = policy.timeout_s, policy.timeout_s, 1
+    for status, retry_after_s, random in asked:
+        verdict = decide(status, attempt, policy, random, retry_after_s=retry_after_s)
+        if verdict.decision is not Decision.RETRYING:
+            break
+        spent += verdict.wait_s + policy.timeout_s
+        bound += max(backoff(attempt, policy)[0] * (1 + JITTER), policy.retry_after_max_s) + policy.timeout_s
+        attempt += 1
+    assert attempt == policy.retry + 1, "all of them are retriable"
+    assert spent <= bound * (1 + 1e-9)
+    assert bound <= (policy.retry + 1) * policy.timeout_s + policy.retry * max(
+        BACKOFF_MAX_S * (1 + JITTER), policy.retry_after_max_s
+    )
 
 
 def test_back_off_grows_as_named() -> None:

@@ -42,6 +42,7 @@ class Due:
     accepted: bool = False  # the subscriber answered 2xx
     replies: int = 0  # attempts of the reply to the present attempt
     reply_not_before: float = 0.0
+    gone: bool = False  # its subscription was deleted before the last attempt
     again: bool = False  # the present attempt is sent once more: its connection was stale
     unseen: bool = False  # attempts may have ended without a connection, so their number is not known here
     letter_taken: bool = False
@@ -63,6 +64,7 @@ class Subscription:
     reply: bool = False
     due: dict[str, Due] = field(default_factory=dict)
     deleted: bool = False
+    hosts: set[str] = field(default_factory=set)  # all that it ever was at
     in_order: bool = True  # has been one at a time all its life
     last: int = -1  # index of the newest event attempted
     most: int = 1  # under way at the same time: an edit to fewer does not call any back
@@ -175,6 +177,7 @@ class Machine(RuleBasedStateMachine):
         self.check(due.end is None, "sent after its end", sent)
         if kind == "dead":
             self.check(due.over or due.unseen or subscription.lagged or self.stopped, "buried alive", sent)
+            self.check(not due.gone or due.unseen or subscription.lagged, "buried though it is to be dropped", sent)
         elif due.again:
             due.again = sent.reused = False  # it is not sent a third time
         elif kind == "reply":
@@ -185,6 +188,7 @@ class Machine(RuleBasedStateMachine):
             self.check(not due.over or due.unseen, "an attempt too many", sent)
             self.check(not subscription.deleted and not self.stopped, "begun after the end", sent)
             self.check(version == subscription.version, "an attempt at an old address", sent)
+            self.check(sent.host == subscription.host, "an attempt at an old host", sent)
             self.check(now >= due.not_before - EXACT, "an attempt too early", sent)
             if subscription.in_order:
                 self.check(due.index >= subscription.last, "out of order", sent)
@@ -208,7 +212,7 @@ class Machine(RuleBasedStateMachine):
     def refused(self, host: str) -> None:
         for subscription in self.subscriptions:
             for due in subscription.due.values():
-                due.unseen |= subscription.host == host and due.end is None
+                due.unseen |= host in subscription.hosts and due.end is None
 
     def respond(self, sent: Sent, status: int, headers: str = "") -> None:
         subscription, kind, _, due = self.find(sent)
@@ -247,6 +251,7 @@ class Machine(RuleBasedStateMachine):
         subscription = Subscription(f"s{len(self.subscriptions)}", host, **chosen)
         subscription.in_order = subscription.concurrency == 1
         subscription.most = subscription.concurrency
+        subscription.hosts.add(host)
         self.subscriptions.append(subscription)
         self.do(self.apply)
         subscription.number = self.table._served["orders"].workers[subscription.uid].number
@@ -255,10 +260,12 @@ class Machine(RuleBasedStateMachine):
         return [each for each in self.subscriptions if not each.deleted]
 
     @precondition(lambda self: self.living() and not self.stopped)
-    @rule(place=places, chosen=options)
-    def edit(self, place: int, chosen: dict[str, Any]) -> None:
+    @rule(place=places, chosen=options, host=st.sampled_from(["one", "two"]))
+    def edit(self, place: int, chosen: dict[str, Any], host: str) -> None:
         subscription = self.living()[place % len(self.living())]
         subscription.version += 1
+        subscription.host = host
+        subscription.hosts.add(host)
         for name, value in chosen.items():
             setattr(subscription, name, value)
         subscription.in_order &= subscription.concurrency == 1
@@ -268,7 +275,10 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.living() and not self.stopped)
     @rule(place=places)
     def delete(self, place: int) -> None:
-        self.living()[place % len(self.living())].deleted = True
+        subscription = self.living()[place % len(self.living())]
+        subscription.deleted = True
+        for due in subscription.due.values():
+            due.gone = not due.over
         self.do(self.apply)
 
     @precondition(lambda self: not self.stopped)

@@ -27,7 +27,7 @@ bench: .venv/.developing ## Measure the mesh against the floor; EVENTING_BENCH_Q
 	@$(BIN)/python tests/bench/run.py $(ARGS)
 
 chaos: .venv/.developing ## Random rounds of faults against ledgers; ARGS='--seed 7 --rounds 50'
-	@$(BIN)/python -m pytest tests/chaos --rounds 20 $(ARGS)
+	@$(BIN)/python -m pytest tests/chaos --rounds 10 $(ARGS)
 
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is %s: make PYTHON=python3.12 …" % sys.version.split()[0])'

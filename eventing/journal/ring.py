@@ -224,6 +224,8 @@ class Journal:
                 del trails[next(iter(trails))]
         elif decision == _DELIVERED:
             return 0
+        if not (previous or note or head or delay_s):  # an overflow ends ten thousands of events a second that were never tried
+            return 0
         return self._details.add(previous, delay_s, head, redacted(note) if note else "")
 
     def refused(self, peer: str, channel: str, event_id: str, status: int, detail: str) -> None:

@@ -130,6 +130,29 @@ async def test_a_stop_under_load_ends_everything_within_its_deadline(tmp_path: P
         assert ends["delivered"] >= 60
 
 
+async def test_the_data_plane_is_told_to_stop_and_the_next_one_goes_on(tmp_path: Path, seed: int) -> None:
+    async with rig(tmp_path / "data", seed) as (made, sink, rand):
+        traffic, changes = made.traffic, made.changes
+        await changes.subscribe("steady")
+        await changes.subscribe("ordered", ordered=True)
+        stopped: set[str] = set()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(traffic.run(producers=4))
+            await traffic.until(rand.randint(20, 100))
+            await made.signal("DataPlaneRole", signal.SIGTERM)
+            stopped |= {each.process for each in traffic.accepted}
+            async with asyncio.timeout(40):
+                while {each.process for each in traffic.accepted} <= stopped:
+                    await asyncio.sleep(0.01)
+            await traffic.until(20)
+            traffic.stop()
+        # Nothing is lost and nothing is dropped; at the old process only deliveries count, its memory is gone.
+        ends = await balance(traffic, changes.all, sink, made.asked, drops=())
+        assert ends["delivered"] >= 80
+        assert await made.stop() == 0, made.mesh.log
+        assert "what in-memory channels held" not in made.mesh.log
+
+
 async def test_control_is_stopped_killed_and_started(tmp_path: Path, seed: int) -> None:
     async with rig(tmp_path / "data", seed) as (made, sink, rand):
         traffic, changes = made.traffic, made.changes

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventing.bindings.http import HeaderName, HeaderNames
-from eventing.wire.client import JOIN_MAX, ClientLimits, Connection, Memo, Origin, ResponseFailure
+from eventing.wire.client import JOIN_MAX, READ_MAX, ClientLimits, Connection, Memo, Origin, ResponseFailure
 from eventing.wire.pool import Pool
 from tests.unit.wire.transports import FakeTransport
 
@@ -181,6 +181,20 @@ async def test_what_comes_behind_an_answer_costs_the_connection_and_nothing_else
     if late.transport is not None:  # it came as one piece too late to be seen
         late.data_received(b"TTP/1.1 200 OK\r\n")
     assert late.transport is None
+
+
+@pytest.mark.parametrize("event", [True, False])
+@pytest.mark.parametrize("status", [200, 500])
+async def test_a_long_body_is_kept_where_it_is_an_event(event: bool, status: int) -> None:
+    """So that answers in hand cost little, however many there are and whatever they say."""
+    size = 1 << 19
+    head = b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n%b\r\n" % (status, size, b"ce-specversion: 1.0\r\n" if event else b"")
+    asker = await answered(head, *[b"x" * 1024] * (size // 1024))
+    ((got, _, body),) = asker.answers
+    assert got == status
+    assert len(body) == (size if event else READ_MAX)
+    assert asker.got is not None
+    assert asker.got.transport is not None, "it is read to its end, and the connection kept"
 
 
 async def test_an_answer_nobody_asked_for_ends_the_connection() -> None:

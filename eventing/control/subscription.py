@@ -52,7 +52,8 @@ class SubscriptionReconciler(KindReconciler):
             try:
                 entry = await self._resolve(subscription, found, status)
             except _ReferenceError as error:
-                conditions.mark_false(reasons.REFERENCES_RESOLVED, error.reason, str(error))
+                mark = conditions.mark_unknown if error.reason == reasons.RESOLVING else conditions.mark_false
+                mark(reasons.REFERENCES_RESOLVED, error.reason, str(error))
                 if error.retry_after is not None:
                     outcome = Again(error.retry_after)
             else:
@@ -209,7 +210,8 @@ def _channel_dead_letter_sink(channel: Object) -> Object:
     if wanted and not status.get("deadLetterSinkUri"):
         # Events must not be dropped because the sink that is to get them is not known yet.
         message = f"channel {channel['metadata']['name']} didn't set status.deadLetterSinkURI"
-        raise _ReferenceError(reasons.DEAD_LETTER_SINK_RESOLVE_FAILED, message, None)
+        looked_at = condition_of(channel, reasons.DEAD_LETTER_SINK_RESOLVED) is not None
+        raise _ReferenceError(reasons.DEAD_LETTER_SINK_RESOLVE_FAILED if looked_at else reasons.RESOLVING, message, None)
     names = ("deadLetterSinkUri", "deadLetterSinkCACerts", "deadLetterSinkAudience")
     return {name: status[name] for name in names if status.get(name)}
 

@@ -1,5 +1,6 @@
 """The controllers as a whole: what users see after what they do."""
 
+import asyncio
 import copy
 import dataclasses
 from typing import Any
@@ -211,6 +212,19 @@ async def test_dead_letter_sinks_fall_back_and_delivery_is_replaced_whole(mesh: 
     }
     assert status(mesh, "channels", "orders")["deadLetterSinkUri"] == sink["uri"]
     assert status(mesh, "subscriptions", "own")["physicalSubscription"]["deadLetterSinkUri"] == sink["uri"]
+
+
+async def test_a_channel_that_is_just_made_is_no_cause_for_warnings(mesh: Any) -> None:
+    mesh.start()
+    await mesh.until(lambda: mesh.controllers.idle)
+    spec = {"delivery": {"deadLetterSink": {"uri": "http://dead"}}}
+    await asyncio.gather(mesh.apply("inmemorychannels", "orders", spec=spec), mesh.channel("front", **spec))
+    reference = {"apiVersion": "messaging.knative.dev/v1", "kind": "InMemoryChannel", "name": "orders"}
+    await mesh.apply("subscriptions", "behind", spec={"channel": reference, "subscriber": {"uri": "http://s"}})
+    await mesh.subscription("before", channel="front")
+    await mesh.until_ready("subscriptions", "behind", "before")
+    await mesh.until_still()
+    assert {(name, reason) for name, reason, _ in mesh.events()} == {("behind", "SubscriberSync"), ("before", "SubscriberSync")}
 
 
 async def test_edits_and_deletions_reach_the_channel(mesh: Any) -> None:

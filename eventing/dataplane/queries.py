@@ -26,6 +26,7 @@ from eventing.wire.request import Request, problem
 __all__ = ["Queries"]
 
 READERS_MAX: Final = 16
+SEARCHES_MAX: Final = 2  # of them that look through the rings at a time; the others wait for their turn
 WAIT_MAX_S: Final = 25.0
 # An answer of the feed comes no sooner than this after the question: with 200 entries in each, a reader gets 2,000 a second.
 PACE_S: Final = 0.1
@@ -53,6 +54,7 @@ class Queries:
         self._token = token.encode()
         self._tasks = tasks
         self._running: set[asyncio.Task[None]] = set()
+        self._searching = asyncio.Semaphore(SEARCHES_MAX)
 
     def __call__(self, request: Request) -> None:
         path, _, query = request.target.partition(b"?")
@@ -106,13 +108,14 @@ class Queries:
         with_data = _flag(options, "data")
         failures = self._failures
 
-        return await trace(
-            self._journal,
-            identity,
-            channel=options.get("channel", ""),
-            with_data=with_data,
-            recorded=(lambda query: failures.find(query, with_data=with_data)) if failures is not None else None,
-        )
+        async with self._searching:
+            return await trace(
+                self._journal,
+                identity,
+                channel=options.get("channel", ""),
+                with_data=with_data,
+                recorded=(lambda query: failures.find(query, with_data=with_data)) if failures is not None else None,
+            )
 
     async def _tail(self, options: dict[str, str]) -> Struct:
         wanted = Wanted(
@@ -133,7 +136,9 @@ class Queries:
         situation = self._table.situation(subscription)
         if situation is None:
             raise _NotFoundError(f"no Subscription {subscription} is in force in this process")
-        return await standing(self._journal, situation, window_s=_seconds(options, "window_s", 300.0, 86_400.0))
+        window_s = _seconds(options, "window_s", 300.0, 86_400.0)
+        async with self._searching:
+            return await standing(self._journal, situation, window_s=window_s)
 
     async def aclose(self) -> None:
         """End what is being answered."""

@@ -25,7 +25,7 @@ from eventing.event import Event
 from eventing.journal.documents import Delivery, Match
 from eventing.journal.ring import Journal
 from eventing.journal.segments import HEADER_BYTES, Payload, Segment, header, new_salt, pack_record
-from eventing.journal.story import failure_document
+from eventing.journal.story import PAUSE_S, failure_document
 
 __all__ = ["SEGMENT_BYTES", "TOTAL_BYTES", "FailureLog"]
 
@@ -37,7 +37,7 @@ QUEUE_EVENTS: Final = 20_000  # an in-memory channel can hold 10,000 that end to
 QUEUE_BYTES: Final = 16 << 20
 DATA_MAX: Final = 64 << 10  # an event with more data is recorded without it
 SLICE: Final = 10  # records made in one turn of the loop: about 1 ms, with four attempts in each
-PAUSE_S: Final = 0.003  # between slices: a flood of failures gets a share of the processor, not all of it
+WRITE_PAUSE_S: Final = 0.003  # between slices: a flood of failures gets a share of the processor, not all of it
 SYNC_S: Final = 1.0
 RETRY_S: Final = 5.0  # after an error of the disk
 SCAN: Final = 200  # records looked at in one turn of the loop
@@ -116,7 +116,7 @@ class FailureLog:
             while self._queue and not self._late():
                 await self._write_slice()
                 if self._stop_at is None:
-                    await asyncio.sleep(PAUSE_S)
+                    await asyncio.sleep(WRITE_PAUSE_S)
         self._journal.on_failure = None
         self._journal.failures_lost += len(self._queue)
         self._queue.clear()
@@ -267,7 +267,7 @@ class FailureLog:
                     for match in _matching(payload, query, with_data=with_data):
                         found[match.receipt] = _joined(found.get(match.receipt), match)
                 if number % SCAN == SCAN - 1:
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(PAUSE_S)
             if segment.damaged:
                 log.warning("part of a journal segment is damaged", extra={"segment": str(path), "bytes": segment.damaged})
         return list(found.values())

@@ -9,13 +9,12 @@ from eventing.journal.advice import findings
 from eventing.journal.documents import Counts, Failure, Standing
 from eventing.journal.record import FAILURES, Decision, Rule
 from eventing.journal.ring import Journal
-from eventing.journal.story import attempt_document, moment
+from eventing.journal.story import PAUSE_S, SLICE, attempt_document, moment
 
 __all__ = ["WINDOW_S", "Situation", "standing"]
 
 WINDOW_S: Final = 300.0
 _ATTEMPTS: Final = frozenset({Decision.DELIVERED, Decision.RETRYING, Decision.FAILED})
-SLICE: Final = 1000  # records looked at in one turn of the loop: half a millisecond
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +78,15 @@ async def _counts(journal: Journal, situation: Situation, window_s: float) -> tu
         found = journal.tally(situation.number, position, SLICE, tally)
         last = found if found is not None else last
         position += SLICE
-        await asyncio.sleep(0)
+        if position < journal.attempts_written:
+            await asyncio.sleep(PAUSE_S)
     accepted = 0
     position = first_event = journal.accepted_since(start)
     while position < journal.accepted_events:
         accepted += journal.accepted_at(situation.channel, position, SLICE)
         position += SLICE
-        await asyncio.sleep(0)
+        if position < journal.accepted_events:
+            await asyncio.sleep(PAUSE_S)
     statuses: Counter[str] = Counter()
     ends: dict[Decision, Counter[str]] = {Decision.DEAD_LETTERED: Counter(), Decision.DROPPED: Counter()}
     decisions: Counter[int] = Counter()

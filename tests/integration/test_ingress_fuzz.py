@@ -227,7 +227,7 @@ def conversations(draw: st.DrawFn) -> list[bytes]:
     more = [b"x: y", b"ce-ext: a", b"content-type: text/plain", b"ce-subject: SUBJECT", b"ce-time: 2026-01-31T12:00:00Z"]
     lines = [b"POST /default/orders HTTP/1.1", b"host: x", b"ce-specversion: 1.0", b"ce-type: t", b"ce-source: /s", b"ce-id: ID"]
     template = b"\r\n".join([*lines, *draw(st.lists(st.sampled_from(more), unique=True)), b"content-length: LENGTH\r\n\r\n"])
-    pieces = []
+    pieces: list[bytes] = []
     for number in range(draw(st.integers(4, 9))):
         body = draw(st.binary(max_size=12))
         identity = draw(st.sampled_from([b"%d" % number, b"a-b", b"a b", b'"a"', b"%41", b"", b"x" * 300, b"a\tb", b"\xc3\xa4"]))
@@ -236,7 +236,10 @@ def conversations(draw: st.DrawFn) -> list[bytes]:
             at = draw(st.integers(0, len(request)))
             to = min(len(request), at + draw(st.integers(0, 3)))
             request = request[:at] + draw(_INSERTED | st.binary(max_size=2)) + request[to:]
-        pieces.append(request + body)
+        if number > 2 and draw(st.integers(0, 2)) == 0:
+            pieces[-1] += request + body  # pipelined: one piece, two requests
+        else:
+            pieces.append(request + body)
     return pieces
 
 

@@ -251,6 +251,8 @@ class ChannelTable:
                 discard = "" if served.channel.capabilities.durable else "Shutdown"
                 for worker in served.workers.values():
                     tasks.create_task(worker.stop(discard, deadline, grace_s=grace_s))
+                for worker in served.leaving.values():  # removed in this very moment: closing the channel would not say why
+                    tasks.create_task(worker.stop("SubscriptionDeleted", deadline, grace_s=grace_s))
         for served in list(self._served.values()):
             await served.channel.aclose(deadline)
         for worker in self._ending:  # of what was deleted shortly before

@@ -1,6 +1,7 @@
 """Random schedules for a data plane in the test's own loop, from a seed; and the books that must balance afterwards."""
 
 import asyncio
+import copy
 import random
 import time
 from collections import Counter, defaultdict
@@ -40,6 +41,7 @@ class Schedule:
         self._rand = rand
         self._entries: dict[str, Object] = {}
         self._made = 0
+        self._options: dict[str, Any] = {"overflow": "refuse"} if rand.random() < 0.3 else {}
         self.ordered: set[str] = set()
 
     def change(self) -> None:
@@ -81,7 +83,7 @@ class Schedule:
         return subscriber(uid, f"{self._base}/{uid}", reply=reply, **options)
 
     def _apply(self) -> None:
-        self._mesh.channel("orders", *self._entries.values())
+        self._mesh.channel("orders", *self._entries.values(), **self._options)
 
 
 async def check(
@@ -149,6 +151,19 @@ def balance(
     return counted
 
 
+def tighten(mesh: DataPlaneRig, events: int) -> None:
+    """Channels that are opened from now on overflow when a subscription is so many events behind."""
+    opened = mesh.factory.open
+
+    def narrow(channel: Object, **options: Any) -> Any:
+        made: Any = opened(channel, **options)
+        made.max_events, made._clear_number, made._scan_number = events, events, events // 2
+        return made
+
+    mesh.factory = copy.copy(mesh.factory)  # the process has one
+    mesh.factory.open = narrow  # type: ignore[method-assign]
+
+
 async def scenario(seed: int, *, clock: VirtualClock | None = None, events: int = 120, proxy: bool = False) -> Counter[str]:
     """One round: sinks that fail at random, subscriptions that change, with `proxy` connections that are cut; then a stop."""
     rand = random.Random(seed)
@@ -167,13 +182,18 @@ async def scenario(seed: int, *, clock: VirtualClock | None = None, events: int 
         for number in range(20):
             success = Answer.reply(_REPLY) if rand.random() < 0.4 else Answer(rand.choice([200, 202, 204]))
             sink.always(f"/s{number}", failing_at_random(seed + number, 0.3, *failures, success=success))
+        if rand.random() < 0.4:
+            tighten(mesh, rand.randint(10, 40))
         schedule = Schedule(mesh, f"http://127.0.0.1:{before.port}" if proxy else sink.url, rand)
         for _ in range(3):
             schedule.change()
         receipts = {}
         for number in range(events):
-            text = await mesh.accepted(make_event(str(number), rand.randbytes(rand.choice([0, 10, 3000]))))
-            receipts[int(text.rpartition("-")[2])] = str(number)
+            answer = await mesh.publish(make_event(str(number), rand.randbytes(rand.choice([0, 10, 3000]))))
+            if answer.status == 202:
+                receipts[int(answer.headers["eventing-receipt"].rpartition("-")[2])] = str(number)
+            else:
+                assert answer.status == 503, answer  # the channel refuses on overflow
             chance = rand.random()
             if chance < 0.1:
                 schedule.change()

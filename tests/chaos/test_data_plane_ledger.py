@@ -51,6 +51,20 @@ def test_a_channel_recreated_under_load() -> None:
     assert ends["DELIVERED"] >= 40
 
 
+def test_a_subscription_deleted_in_the_moment_of_the_stop() -> None:
+    async def main() -> Counter[str]:
+        async with Sink() as sink, DataPlaneRig() as mesh:
+            sink.otherwise(Answer(503))
+            mesh.channel("orders", subscriber("s", f"{sink.url}/s", backoff_delay="PT60S"))
+            text = await mesh.accepted(make_event("1"))
+            await sink.received(1)
+            mesh.channel("orders")
+            await mesh.stop(0.5)
+            return await check(mesh, sink, {int(text.rpartition("-")[2]): "1"})
+
+    assert on_uvloop(main) == {"SubscriptionDeleted": 1}
+
+
 def test_overflow_under_load_loses_nothing_silently() -> None:
     async def main() -> Counter[str]:
         async with Sink() as sink, DataPlaneRig() as mesh:

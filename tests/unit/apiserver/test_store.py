@@ -29,12 +29,11 @@ def test_kill_9_at_any_moment_loses_no_acknowledged_write(tmp_path: Path) -> Non
         command = [sys.executable, "-m", "tests.unit.apiserver.ledger", str(path)]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
-        lines = [process.stdout.readline()]
+        lines = [process.stdout.readline() for _ in range(9)]  # more than one write of some writer
         time.sleep(moments.uniform(0.0, 0.2))  # the moment is what is random here, nothing is waited for
         process.kill()
         lines += process.communicate()[0].splitlines(keepends=True)
         told = [(word, key, int(version)) for word, key, version in (line.split() for line in lines if line.endswith("\n"))]
-        assert len(told) > 8
         for word, key, version in told:
             if word == "put":
                 known[key] = version

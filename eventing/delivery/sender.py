@@ -51,7 +51,7 @@ class Answer:
     @property
     def excerpt(self) -> str:
         """The beginning of the body, for people: nothing in it reaches their terminal but characters, and no secrets."""
-        text = redacted(self.body[: 2 * _EXCERPT].decode(errors="replace"))[:_EXCERPT]
+        text = redacted(self.body[: 2 * _EXCERPT].decode(errors="replace"), _EXCERPT)
         return "".join(character if character.isprintable() else " " for character in text).strip()
 
     @property

@@ -98,7 +98,7 @@ class Places:
     def subscriber(self, subscription: str, uid: str, uri: str) -> int:
         """A number for a subscriber."""
         self._subscriber_number += 1
-        self._subscribers[self._subscriber_number] = SubscriberEntry(subscription, uid, redacted(uri)[:_URI])
+        self._subscribers[self._subscriber_number] = SubscriberEntry(subscription, uid, redacted(uri, _URI))
         self._subscribers.pop(self._subscriber_number - SUBSCRIBERS, None)
         return self._subscriber_number
 
@@ -106,9 +106,9 @@ class Places:
         """The subscriber of this number has another address now."""
         entry = self._subscribers.get(number)
         if entry is None:
-            self._subscribers[number] = SubscriberEntry(subscription, uid, redacted(uri)[:_URI])
+            self._subscribers[number] = SubscriberEntry(subscription, uid, redacted(uri, _URI))
         else:
-            entry.subscription, entry.uid, entry.uri = subscription, uid, redacted(uri)[:_URI]
+            entry.subscription, entry.uid, entry.uri = subscription, uid, redacted(uri, _URI)
 
     def entry(self, subscriber: int) -> SubscriberEntry | None:
         return self._subscribers.get(subscriber)

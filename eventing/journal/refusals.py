@@ -36,7 +36,7 @@ class Refusals:
     def add(self, peer: str, channel: str, event_id: str, status: int, detail: str) -> None:
         self.total += 1
         self._kept.append(
-            Refusal(self._wall(), peer, redacted(channel)[:_TEXT], event_id[:_TEXT], status, redacted(detail)[:_TEXT])
+            Refusal(self._wall(), peer, redacted(channel, _TEXT), event_id[:_TEXT], status, redacted(detail, _TEXT))
         )
 
     @property

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from eventing.bindings.http import HeaderNames, binary_head, decode, event_head, payload
 from eventing.bindings.json_format import decode_structured
 from eventing.event import Event
-from eventing.journal.details import DETAIL_BYTES, Detail, Details
+from eventing.journal.details import DETAIL_BYTES, TEXT_MAX, Detail, Details
 from eventing.journal.pages import pages
 from eventing.journal.places import Place, Places, SubscriberEntry
 from eventing.journal.record import Decision, Rule
@@ -226,7 +226,7 @@ class Journal:
             return 0
         if not (previous or note or head or delay_s):  # an overflow ends ten thousands of events a second that were never tried
             return 0
-        return self._details.add(previous, delay_s, head, redacted(note) if note else "")
+        return self._details.add(previous, delay_s, head, redacted(note, TEXT_MAX) if note else "")
 
     def refused(self, peer: str, channel: str, event_id: str, status: int, detail: str) -> None:
         """A request was answered with an error; nothing was stored."""

@@ -28,8 +28,15 @@ def is_secret(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None
 
 
-def redacted(text: str) -> str:
-    """`text` without credentials in URLs, the values of query parameters, and what is named as a secret."""
+def redacted(text: str, most: int = 4096) -> str:
+    """`text` without credentials in URLs, the values of query parameters, and what is named as a secret; `most` characters of it.
+
+    It is cut after masking: a secret that the cut would fall into would not be known for one. Of a very long text no more than
+    twice that is looked at, since texts come from outside."""
+    return _masked(text[: 2 * most])[:most]
+
+
+def _masked(text: str) -> str:
     if "://" in text:
         text = _USERINFO.sub(MASK + "@", text)
     if "=" in text or ":" in text:

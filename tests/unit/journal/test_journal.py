@@ -97,6 +97,63 @@ def test_a_story_has_every_subscription_its_attempts_and_its_end() -> None:
     assert first["attempts"][0]["started"] == match["received"] == "2026-01-01T00:00:00.000Z"
 
 
+def test_a_channel_may_have_its_events_kept_without_their_data() -> None:
+    kept = journal()
+    place = kept.place("default/private", (), data=False)
+    for event in (make_event("binary", b"planted"), in_format(make_event("structured", b'{"n":"planted"}'), "json")):
+        receipt = accept(kept, event, place)
+        (match,) = told(kept, receipt)["matches"]
+        assert (match["id"], match["source"], match["data"]["kept"], match["data"]["text"]) == (event.id, "/shop", False, "")
+    assert b"planted" not in kept._bytes
+
+
+def test_a_delivery_whose_records_are_overwritten_is_unknown_and_not_pending() -> None:
+    kept = journal(attempts=4)
+    one = kept.subscriber("default/s", "u", "http://s/")
+    place = kept.place("default/orders", (one,))
+    old = accept(kept, make_event("old"), place)
+    for number in range(1, 7):
+        kept._clock.advance(1.0)  # type: ignore[attr-defined]
+        kept.attempted(number, one, 1, kept._clock(), 0.0, 200, Decision.DELIVERED, Rule.ACCEPTED)
+    new = accept(kept, make_event("new"), place)
+    assert told(kept, old)["matches"][0]["deliveries"][0]["state"] == "unknown"
+    assert told(kept, new)["matches"][0]["deliveries"][0]["state"] == "pending"
+    assert told(kept, "nobody")["journal"]["overwritten_attempts"] == 2
+
+
+def test_who_came_later_or_had_gone_was_not_due() -> None:
+    kept = journal()
+    clock: VirtualClock = kept._clock  # type: ignore[assignment]
+    stays, goes, comes = (kept.subscriber(f"default/{name}", name, "http://s/") for name in ("stays", "goes", "comes"))
+    first = kept.place("default/orders", (stays, goes))
+    clock.advance(1.0)
+    kept.forget_place(first)
+    second = kept.place("default/orders", (stays,))
+    kept.place("default/other", (kept.subscriber("default/elsewhere", "e", "http://s/"),))
+    clock.advance(1.0)
+    receipt = accept(kept, make_event(), second)
+    clock.advance(1.0)
+    kept.forget_place(second)
+    kept.place("default/orders", (stays, comes))
+    (match,) = told(kept, receipt)["matches"]
+    assert [each["subscription"] for each in match["deliveries"]] == ["default/stays"]
+    assert {each["subscription"]: (each["reason"], each["explanation"]) for each in match["not_due"]} == {
+        "default/goes": ("Removed", "it was removed from the channel before, at 2026-01-01T00:00:01.000Z"),
+        "default/comes": ("AddedLater", "it was added to the channel later, at 2026-01-01T00:00:03.000Z"),
+    }
+
+
+def test_a_calendar_that_is_set_back_hides_no_attempt() -> None:
+    kept = journal()
+    clock: VirtualClock = kept._clock  # type: ignore[assignment]
+    one = kept.subscriber("default/s", "u", "http://s/")
+    receipt = accept(kept, make_event(), kept.place("default/orders", (one,)))
+    clock.advance(1.0)
+    kept.attempted(int(receipt.rpartition("-")[2]), one, 1, clock(), 0.0, 200, Decision.DELIVERED, Rule.ACCEPTED)
+    clock.jump_wall(-7200)
+    assert told(kept, receipt)["matches"][0]["deliveries"][0]["state"] == "delivered"
+
+
 def test_places_in_use_are_not_forgotten_and_the_others_are() -> None:
     kept = journal()
     quiet = kept.place("default/quiet", ())

@@ -48,6 +48,9 @@ class Schedule:
         """One random change: a new subscription, an edit, a deletion, or a deletion and the same one again at once."""
         rand = self._rand
         what = rand.choice(["new", "new", "edit", "edit", "delete", "back"])
+        if rand.random() < 0.05:  # a channel of the same name, deleted and made again
+            self.ordered.clear()  # the last attempts of the old one and the first of the new one are side by side
+            self._apply(recreated=True)
         if what == "new" or not self._entries:
             self._made += 1
             uid = f"s{self._made}"
@@ -60,7 +63,7 @@ class Schedule:
             if what == "back":
                 self._apply()
                 self._entries[uid] = entry
-                self.ordered.discard(uid)  # the last attempts of the old one and the first of the new one are side by side
+                self.ordered.discard(uid)  # side by side, too
             elif what == "edit":
                 self._entries[uid] = self._entry(uid)
         self._apply()
@@ -82,8 +85,8 @@ class Schedule:
         reply = f"{self._base}/reply/{uid}" if rand.random() < 0.4 else None
         return subscriber(uid, f"{self._base}/{uid}", reply=reply, **options)
 
-    def _apply(self) -> None:
-        self._mesh.channel("orders", *self._entries.values(), **self._options)
+    def _apply(self, *, recreated: bool = False) -> None:
+        self._mesh.channel("orders", *self._entries.values(), recreated=recreated, **self._options)
 
 
 async def check(

@@ -15,6 +15,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
+
 from eventing.kube import KubeClient
 from eventing.kube.cluster import load_kubeconfig
 from eventing.resources.conditions import is_ready
@@ -27,6 +29,7 @@ from tests.chaos.changes import Changes
 from tests.chaos.traffic import Traffic
 from tests.support.up import Up
 
+pytestmark = pytest.mark.timeout(180)
 FEW = 1  # rounds in a default run: each starts processes
 DRAIN_S = 1.0
 
@@ -45,7 +48,11 @@ class Rig:
         return asked(self.mesh)
 
     async def pid(self, role: str) -> int:
-        return (await asyncio.to_thread(self.mesh.children))[role]
+        """Of the process that plays it, or of the next one where there is none now."""
+        async with asyncio.timeout(40):
+            while (found := (await asyncio.to_thread(self.mesh.children)).get(role)) is None:
+                await asyncio.sleep(0.05)
+        return found
 
     async def signal(self, role: str, number: int) -> None:
         os.kill(await self.pid(role), number)

@@ -70,6 +70,7 @@ class FailureLog:
         self._queued_bytes = 0
         self._news = asyncio.Event()
         self._fd = -1
+        self._path = directory
         self._size = 0
         self._salt = 0
         self._count = 0
@@ -206,6 +207,8 @@ class FailureLog:
             self._dirty = False
             if fd >= 0:
                 os.close(fd)
+                if self._size <= HEADER_BYTES:  # there is nothing in it: a disk that is full for a day leaves no thousand files
+                    self._path.unlink(missing_ok=True)
             raise
 
     def _put(self, data: bytes) -> None:
@@ -216,8 +219,10 @@ class FailureLog:
 
     def _begin_segment(self) -> None:
         self._count += 1
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = f"failures-{int(time.time() * 1000):014d}-{self._journal.prefix}-{self._count:06d}.seg"
-        self._fd = os.open(self._directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        self._path = self._directory / name
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         self._salt = new_salt()
         self._size = 0
         self._put(header(self._salt))

@@ -161,6 +161,7 @@ async def test_a_full_disk_is_said_once_and_counted_and_stops_nobody(tmp_path: P
                 fail(journal, make_event(str(number)), subscriber, place)
             await until(lambda: journal.failures_lost == 50, "all are counted")
             assert [record.message for record in caplog.records] == ["failed events cannot be recorded on disk; delivery goes on"]
+            assert segments(tmp_path) == [], "nothing was written, and nothing is left"
             full, now = False, 10.0
             fail(journal, make_event("later"), subscriber, place)
             await until(lambda: journal.failures_written == 1, "it is written")

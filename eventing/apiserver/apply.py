@@ -56,7 +56,7 @@ def applied(live: Object | None, config: Object, schema: Schema, manager: Manage
         kept = union(kept, theirs)
     last = ownership.fields(manager)
     after = _merge(before, mine, schema)
-    if last:
+    if difference(last, kept):
         after = _prune(after, last, kept, schema)
     changed, removed = compare(before, after, schema)
     conflicts = {other: both for other, theirs in others.items() if (both := intersection(theirs, changed))}

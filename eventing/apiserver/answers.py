@@ -13,6 +13,7 @@ __all__ = ["BODY_LIMIT", "ClientGoneError", "answer", "answer_error", "read_body
 
 BODY_LIMIT: Final = 3 * 1024 * 1024  # as Kubernetes
 _JSON: Final = b"application/json"
+_PART: Final = 128 * 1024
 
 
 class ClientGoneError(Exception):
@@ -29,7 +30,10 @@ async def answer(
         *headers,
     ]
     await send({"type": "http.response.start", "status": code, "headers": lines})
-    await send({"type": "http.response.body", "body": body})
+    # In parts: what TLS has to hold at a time stays with the connection for as long as that lives.
+    for start in range(0, len(body) - _PART, _PART):
+        await send({"type": "http.response.body", "body": body[start : start + _PART], "more_body": True})
+    await send({"type": "http.response.body", "body": body[max(0, -(-len(body) // _PART) - 1) * _PART :]})
 
 
 async def answer_error(send: Send, error: ApiError) -> None:

@@ -1,9 +1,12 @@
-"""The API server's own certificate authority, and the certificate that it signs."""
+"""The API server's own certificate authority, and the certificate that it signs.
+
+`python -m eventing.apiserver.certificates PKI HOST…` makes what is missing.
+"""
 
 import ipaddress
 import os
+import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -14,22 +17,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from eventing.apiserver.pki import CertificatePaths
+
 __all__ = ["CertificatePaths", "ensure_certificates"]
 
 _AUTHORITY_LIFE: Final = timedelta(days=3650)
 _SERVER_LIFE: Final = timedelta(days=365)
 _RENEW_BEFORE: Final = timedelta(days=30)
 _CLOCK_SKEW: Final = timedelta(hours=1)
-
-
-@dataclass(frozen=True, slots=True)
-class CertificatePaths:
-    """Where the files are, PEM each, mode 0600."""
-
-    ca_cert: Path
-    ca_key: Path
-    server_cert: Path
-    server_key: Path
 
 
 def ensure_certificates(pki: Path, hosts: Iterable[str], *, now: datetime | None = None) -> CertificatePaths:
@@ -40,7 +35,7 @@ def ensure_certificates(pki: Path, hosts: Iterable[str], *, now: datetime | None
     """
     now = now or datetime.now(UTC)
     pki.mkdir(mode=0o700, parents=True, exist_ok=True)
-    paths = CertificatePaths(pki / "ca.crt", pki / "ca.key", pki / "server.crt", pki / "server.key")
+    paths = CertificatePaths.of(pki)
     authority = _read(paths.ca_cert, paths.ca_key)
     if authority is None or authority[0].not_valid_after_utc - _RENEW_BEFORE < now:
         authority = _authority(now)
@@ -153,3 +148,7 @@ def _write_private(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+if __name__ == "__main__":
+    ensure_certificates(Path(sys.argv[1]), sys.argv[2:])

@@ -1,5 +1,5 @@
-"""Kubernetes Events do not stay: an hour after they were last told they go, as in Kubernetes, and the oldest go earlier where
-there are very many.
+"""Kubernetes Events do not stay: an hour after they were last written they go, as in Kubernetes, and the oldest go earlier where
+there are very many. After a restart what an Event says of its time stands for when it was written.
 """
 
 import asyncio
@@ -88,7 +88,7 @@ class EventExpiry:
         key = change.record.key
         self._due.pop(key, None)
         if not change.removed:
-            self._due[key] = _told_at(change.record, self._clock()) + _TTL_S
+            self._due[key] = self._clock() + _TTL_S
         self._wake.set()
 
 

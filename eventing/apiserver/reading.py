@@ -140,7 +140,7 @@ class Reader:
             kind, api_version = resource.list_kind, resource.kind.api_version
             items = [record.data for record in records]
         head = _encode({"kind": kind, "apiVersion": api_version, "metadata": metadata})
-        return head[:-1] + b',"items":[' + b",".join(items) + b"]}"
+        return b"".join((head[:-1], b',"items":[', b",".join(items), b"]}"))
 
 
 def check_version(version: int, current: int) -> None:

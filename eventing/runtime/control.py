@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from eventing.apiserver import ApiServer
-from eventing.apiserver.certificates import ensure_certificates
 from eventing.apiserver.kubeconfig import write_kubeconfig
+from eventing.apiserver.pki import certificates_for
 from eventing.channels import channel_factories
 from eventing.control import Controllers
 from eventing.kube import Cluster, KubeClient
@@ -42,7 +42,7 @@ class Control:
         tokens = Tokens.of(directory)
         factories = channel_factories()
         hosts = dict.fromkeys((advertised_host(settings.host).strip("[]"), "localhost", "127.0.0.1", "::1"))
-        certificates = ensure_certificates(directory.pki, list(hosts))
+        certificates = await certificates_for(directory.pki, list(hosts))
         ca = certificates.ca_cert.read_text()
         ingress_ca = trust_anchors(settings.ingress)
         directory.ingress_ca.touch(mode=0o600)

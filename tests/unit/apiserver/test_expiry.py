@@ -26,7 +26,7 @@ async def until(store: Store, names: set[str]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_events_go_an_hour_after_they_were_last_told(tmp_path: Path) -> None:
+async def test_events_go_an_hour_after_they_were_last_written(tmp_path: Path) -> None:
     now = START
     store = Store(tmp_path / "db", stamp="test")
     await tell(store, "old", now - 4000)
@@ -35,17 +35,18 @@ async def test_events_go_an_hour_after_they_were_last_told(tmp_path: Path) -> No
     await tell(store, "config", now - 9000, "configmaps")
     expiry = EventExpiry(store, clock=lambda: now)
     await tell(store, "again", now)
+    await tell(store, "of long ago", now - 90_000)  # written now, whatever it says
     running = asyncio.create_task(expiry.run())
-    await until(store, {"again", "young"})
+    await until(store, {"again", "young", "of long ago"})
     now += 3550
     await tell(store, "new", now)
-    await until(store, {"again", "new"})
+    await until(store, {"again", "of long ago", "new"})
     assert len(store.collection("configmaps").records) == 1
     running.cancel()
     await asyncio.wait([running])
     await store.aclose()
     again = Store(tmp_path / "db", stamp="test")
-    assert {key[1] for key in again.collection("events").records} == {"again", "new"}
+    assert {key[1] for key in again.collection("events").records} == {"again", "of long ago", "new"}
     await again.aclose()
 
 

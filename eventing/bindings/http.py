@@ -49,7 +49,7 @@ _CHARSET = re.compile(rb"charset=\"?([^\s;\"]+)", re.IGNORECASE)
 _TRAVELLING = frozenset({"traceparent", "tracestate", "x-request-id"})
 _TRAVELLING_PREFIXES = ("knative-", "x-b3-")
 _FRAMING = frozenset({"host", "content-length", "transfer-encoding", "expect", "connection"})
-_ASKED_FOR = frozenset({"authorization", "retry-after", "content-encoding", "eventing-reason"})
+_ASKED_FOR = frozenset({"authorization", "retry-after", "content-encoding", "eventing-reason", "location"})
 # How many channels an event has been through, this one included (docs/decisions/0005-loops.md). Knative's dispatchers hand it on.
 HOPS_HEADER: Final = b"knative-eventing-hops"
 # Why an event was refused, in an answer to it: the one reason that a delivery tells apart.

@@ -202,6 +202,15 @@ def test_each_failure_to_connect(mesh: Mesh, eventing: Eventing, name: str) -> N
     assert error in eventing("why", name)
 
 
+def test_a_redirect_is_not_followed_and_says_where_to(mesh: Mesh, sink: Sink, eventing: Eventing, tmp_path: Path) -> None:
+    sink.always("/moved", Answer(301, (("location", f"/there?token={SECRET}"),)))
+    applied(eventing, tmp_path, "moved", manifest("moved", f"{sink.url}/moved"))
+    post(mesh, "moved", "moved-1")
+    assert ended(eventing, "moved-1").state == "dropped"
+    assert "answered location: /there?token=***" in eventing("trace", "moved-1")
+    assert "give the address to which it redirects" in eventing("why", "moved")
+
+
 def test_a_time_out(mesh: Mesh, sink: Sink, eventing: Eventing, tmp_path: Path) -> None:
     sink.always("/slow", Answer(200, delay_s=60))
     applied(eventing, tmp_path, "slow", manifest("slow", f"{sink.url}/slow", retry=0, timeout="PT0.2S"))

@@ -5,9 +5,9 @@ import ipaddress
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Final
 
+from eventing.delivery.tls import TlsContexts
 from eventing.wire.client import Connection, Origin
 
 __all__ = ["AddressGuard", "Network", "Resolve", "address_guard", "connect"]
@@ -81,19 +81,9 @@ def _inner(address: Address) -> list[Address]:
     return found
 
 
-@lru_cache(maxsize=128)
-def _tls(ca_certs: str) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if ca_certs:
-        try:
-            context.load_verify_locations(cadata=ca_certs)
-        except (ssl.SSLError, ValueError) as error:
-            raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the CACerts of the destination are no certificates in PEM") from error
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-async def connect(origin: Origin, factory: Callable[[], Connection], *, guard: AddressGuard, resolve: Resolve) -> None:
+async def connect(
+    origin: Origin, factory: Callable[[], Connection], *, guard: AddressGuard, resolve: Resolve, contexts: TlsContexts
+) -> None:
     """Connect to the first address that answers. One denied address among a name's answers refuses the name.
 
     Raises PermissionError, OSError (socket.gaierror for names), ssl.SSLError.
@@ -104,7 +94,7 @@ async def connect(origin: Origin, factory: Callable[[], Connection], *, guard: A
     for address in addresses:
         guard.check(address)
     loop = asyncio.get_running_loop()
-    context = _tls(origin.ca_certs) if origin.scheme == "https" else None
+    context = await contexts.get(origin.ca_certs) if origin.scheme == "https" else None
     error: OSError = OSError(f"{origin.host} has no address")
     for number, address in enumerate(addresses, start=1):
         try:

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 from eventing.bindings.http import HeaderNames
 from eventing.delivery.addresses import AddressGuard, connect
 from eventing.delivery.resolver import Resolver
+from eventing.delivery.tls import TlsContexts
 from eventing.wire.client import ClientLimits, Connection, Origin
 from eventing.wire.pool import Connector, Pool
 
@@ -81,6 +82,7 @@ class Connections:
         self._tasks = tasks
         self._guard = guard or AddressGuard()
         self._resolver = resolver or Resolver()
+        self._contexts = TlsContexts()
         self._limits = limits or ClientLimits()
         self._per_origin = per_origin
         self._connector = connector or self._connect
@@ -91,7 +93,7 @@ class Connections:
         self._sweep = self._loop.call_later(SWEEP_S, self._swept)
 
     def _connect(self, origin: Origin, factory: Callable[[], Connection]) -> Awaitable[None]:
-        return connect(origin, factory, guard=self._guard, resolve=self._resolver)
+        return connect(origin, factory, guard=self._guard, resolve=self._resolver, contexts=self._contexts)
 
     def _spawn(self, coroutine: Awaitable[None]) -> object:
         return self._tasks.create_task(cast("Coroutine[Any, Any, None]", coroutine))

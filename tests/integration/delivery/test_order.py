@@ -27,6 +27,25 @@ def test_no_more_than_so_many_at_a_time() -> None:
     run(test)
 
 
+def test_fewer_at_a_time_after_an_edit() -> None:
+    """What is under way is not called back; from then on no more begins than is allowed."""
+
+    async def test(mesh: DataPlaneRig, sink: Sink) -> None:
+        sink.otherwise(Answer().after(1.0))
+        mesh.channel("orders", subscriber("s", sink.url + "/", concurrency=3))
+        for number in range(20):
+            await mesh.accepted(make_event(str(number)))
+        await sink.received(3)
+        mesh.channel("orders", subscriber("s", sink.url + "/", concurrency=2))
+        await sink.received(9)
+        assert mesh.worker("s").in_flight == 2
+        mesh.channel("orders", subscriber("s", sink.url + "/", concurrency=5))
+        await sink.received(12)
+        assert mesh.worker("s").in_flight == 5
+
+    run(test)
+
+
 def test_one_at_a_time_keeps_the_order_through_retries() -> None:
     async def test(mesh: DataPlaneRig, sink: Sink) -> None:
         mesh.channel("orders", subscriber("s", sink.url + "/", concurrency=1, retry=3, backoff_delay="PT1S"))

@@ -10,6 +10,7 @@ from eventing.bindings.http import HeaderNames
 from eventing.delivery.addresses import AddressGuard, Resolve, address_guard, connect
 from eventing.delivery.connections import target, unreachable
 from eventing.delivery.resolver import Resolver
+from eventing.delivery.tls import TlsContexts
 from eventing.wire.client import Connection, Origin
 from eventing.wire.pool import Pool
 
@@ -88,7 +89,13 @@ async def test_an_address_that_drops_everything_does_not_use_up_the_time_of_the_
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "create_connection", create_connection)
         patch.setattr("eventing.delivery.addresses.NEXT_ADDRESS_S", 0.05)
-        await connect(Origin("http", "x", 1), factory, guard=AddressGuard(), resolve=answers("192.0.2.1", "192.0.2.2"))
+        await connect(
+            Origin("http", "x", 1),
+            factory,
+            guard=AddressGuard(),
+            resolve=answers("192.0.2.1", "192.0.2.2"),
+            contexts=TlsContexts(),
+        )
     assert tried == ["192.0.2.1", "192.0.2.2"]
     assert loop.time() - began < 30
 
@@ -110,19 +117,21 @@ def factory() -> Connection:
 )
 async def test_whatever_the_spelling_what_counts_is_the_address(host: str) -> None:
     with pytest.raises(PermissionError, match="denied"):
-        await connect(Origin("http", host, 1), factory, guard=STRICT, resolve=Resolver())
+        await connect(Origin("http", host, 1), factory, guard=STRICT, resolve=Resolver(), contexts=TlsContexts())
 
 
 @pytest.mark.parametrize("host", ["2852039166", "0xa9.0xfe.0xa9.0xfe", "169.254.43518"])
 async def test_metadata_services_in_other_spellings(host: str) -> None:
     with pytest.raises(PermissionError, match=r"169\.254\.169\.254"):
-        await connect(Origin("http", host, 80), factory, guard=AddressGuard(), resolve=Resolver())
+        await connect(Origin("http", host, 80), factory, guard=AddressGuard(), resolve=Resolver(), contexts=TlsContexts())
 
 
 async def test_one_denied_address_refuses_the_name() -> None:
     """A2: also where a public one stands before it."""
     with pytest.raises(PermissionError, match=r"10\.0\.0\.1"):
-        await connect(Origin("http", "x", 1), factory, guard=STRICT, resolve=answers("8.8.8.8", "10.0.0.1"))
+        await connect(
+            Origin("http", "x", 1), factory, guard=STRICT, resolve=answers("8.8.8.8", "10.0.0.1"), contexts=TlsContexts()
+        )
 
 
 async def test_the_connection_goes_to_the_address_that_was_checked() -> None:
@@ -148,7 +157,9 @@ async def test_the_connection_goes_to_the_address_that_was_checked() -> None:
         made.append(factory())
         return made[-1]
 
-    await connect(Origin("http", "rebound.example", port), remember, guard=AddressGuard(), resolve=rebinding)
+    await connect(
+        Origin("http", "rebound.example", port), remember, guard=AddressGuard(), resolve=rebinding, contexts=TlsContexts()
+    )
     await asyncio.wait_for(accepted.wait(), 5)
     assert asked == 1
     made[0].close()
@@ -164,14 +175,20 @@ async def test_the_next_address_is_tried_where_one_refuses() -> None:
         made.append(factory())
         return made[-1]
 
-    await connect(Origin("http", "x", port), remember, guard=AddressGuard(), resolve=answers("127.0.0.2", "127.0.0.1"))
+    await connect(
+        Origin("http", "x", port),
+        remember,
+        guard=AddressGuard(),
+        resolve=answers("127.0.0.2", "127.0.0.1"),
+        contexts=TlsContexts(),
+    )
     made[-1].close()
     server.close()
 
 
 async def test_a_name_without_an_address() -> None:
     with pytest.raises(OSError, match="no address"):
-        await connect(Origin("http", "x", 1), factory, guard=AddressGuard(), resolve=answers())
+        await connect(Origin("http", "x", 1), factory, guard=AddressGuard(), resolve=answers(), contexts=TlsContexts())
 
 
 @pytest.mark.parametrize(
@@ -220,4 +237,4 @@ async def test_an_unreachable_target_fails_for_good_and_keeps_no_secret() -> Non
     made = unreachable("http://user:secret@x/", "credentials do not belong there")
     assert "secret" not in made.url
     with pytest.raises(PermissionError, match="credentials"):
-        await connect(made.origin, factory, guard=AddressGuard(), resolve=Resolver())
+        await connect(made.origin, factory, guard=AddressGuard(), resolve=Resolver(), contexts=TlsContexts())

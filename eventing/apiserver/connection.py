@@ -1,5 +1,6 @@
 """The server's connections: uvicorn's, with bounds that uvicorn leaves open."""
 
+import asyncio
 from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -10,6 +11,7 @@ ABORT: Final = "eventing.abort"
 """Key of an ASGI extension: a function that ends the connection at once, whatever is still to be sent."""
 
 _HEAD_LIMIT: Final = 64 * 1024
+_WRITE_BUFFER: Final = 32 * 1024  # for each client that reads slowly; over TLS it would be 512 KiB
 
 
 class Connection(HttpToolsProtocol):
@@ -17,6 +19,10 @@ class Connection(HttpToolsProtocol):
 
     _in_head = False
     _head_size = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(_WRITE_BUFFER)
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:

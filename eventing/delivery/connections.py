@@ -39,6 +39,7 @@ class Target:
 
 def target(url: str, *, namespace: str, ca_certs: str = "", reply: bool = False) -> Target:
     """Raises ValueError for a URL that cannot be delivered to; the message says why."""
+    url.encode()  # what UTF-8 cannot express could not be told to a dead-letter sink either
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"}:
         raise ValueError(f"{url!r}: the scheme must be http or https")
@@ -61,7 +62,8 @@ def target(url: str, *, namespace: str, ca_certs: str = "", reply: bool = False)
 def unreachable(url: str, why: str) -> Target:
     """Stands for a URL that cannot be delivered to: every attempt fails for good and says why, so that an event that is due there
     ends as it would anywhere else, with a reason."""
-    return Target(_CREDENTIALS.sub("//", url), Origin("", why, 0), b"")
+    shown = _CREDENTIALS.sub("//", url).encode(errors="replace").decode()
+    return Target(shown, Origin("", why, 0), b"")
 
 
 class Connections:

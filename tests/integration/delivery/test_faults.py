@@ -9,12 +9,14 @@ import time
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from eventing.delivery.resolver import Resolver
 from eventing.testing.clock import VirtualClock
 from eventing.testing.sinks import Answer, Received, Sink
 from tests.support.data_plane import DataPlaneRig, make_event, subscriber
-from tests.support.virtual_plane import run, waits
+from tests.support.virtual_plane import REPLY, run, waits
 
 HOUR = 3600
 
@@ -142,3 +144,35 @@ def test_a_thousand_subscriptions_of_one_channel_one_of_them_bad() -> None:
         assert mesh.connections.open_connections <= 64
 
     run(test)
+
+
+urls = st.one_of(
+    st.text(max_size=20),
+    st.builds(
+        "{}://{}{}".format, st.sampled_from(["http", "https"]), st.text(max_size=8), st.text("/?#%@:[]\\\0\r\n ü.", max_size=8)
+    ),
+)
+
+
+@given(urls, urls, urls, st.text(max_size=40))
+@settings(max_examples=40, deadline=None, derandomize=True)
+@example("http://x/\ud800", "http://\ud800/", "http://x/\ud800", "\ud800")
+@example("http://a\0b/", "https://.x/", "http://[::1%eth0]/", "-----BEGIN CERTIFICATE-----\nü\n-----END CERTIFICATE-----")
+def test_whatever_stands_for_a_url_the_event_has_an_end(url: str, reply: str, dead: str, authority: str) -> None:
+    """Admission lets few of these through; the data plane must outlive the others too."""
+
+    def lookup(host: str) -> Sequence[str]:
+        raise socket.gaierror(socket.EAI_NONAME, f"no such name: {host}")
+
+    async def test(mesh: DataPlaneRig, sink: Sink) -> None:
+        odd = subscriber("odd", url, reply=reply, dead_letter=dead, retry=0) | {"subscriberCACerts": authority}
+        replying = subscriber("replying", sink.url + "/", reply=reply, retry=0, dead_letter=sink.url + "/dead")
+        buried = subscriber("buried", url, dead_letter=sink.url + "/dead", retry=0)
+        mesh.channel("orders", odd, replying, buried)
+        sink.always("/", Answer.reply(REPLY))
+        receipt = await mesh.accepted(make_event())
+        for uid in ("odd", "replying", "buried"):
+            assert (await mesh.ended(receipt, uid, within=200, step=0.1))[0] in {"dead-lettered", "dropped", "delivered"}
+        assert await mesh.ended(receipt, "buried") == await mesh.ended(receipt, "buried")
+
+    run(test, resolver=Resolver(lookup))

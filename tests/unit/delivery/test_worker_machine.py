@@ -326,7 +326,7 @@ class Machine(RuleBasedStateMachine):
                 self.remote.cut(sent)
             elif answer in {"cut", "stale"}:
                 self.failed(subscription, kind, due, 0)
-                self.remote.cut(sent, b"HTTP/1.1 ")
+                self.remote.cut(sent, b"HTTP/1.1 " if answer == "cut" else b"")
             else:
                 self.respond(sent, int(answer))
 

@@ -2,7 +2,7 @@
 
 There are no heartbeats, so that an idle mesh writes nothing: a process makes its object afresh at start, which ends the claims
 of an earlier one of that name, and writes its status when it has applied a channel's generation. Which processes there are is
-said by who runs them (docs/decisions/0010-controllers.md).
+said by who runs them (docs/decisions/0009-controllers.md).
 """
 
 from typing import Any, Final

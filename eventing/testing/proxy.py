@@ -12,6 +12,7 @@ from typing import Final, Self
 
 __all__ = ["TcpProxy"]
 
+TURNS: Final = 5  # of the loop: a connection that is being accepted comes to its end within them
 _PIECE: Final = 64 << 10
 
 
@@ -36,6 +37,7 @@ class TcpProxy:
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         await self._listen()
@@ -50,10 +52,13 @@ class TcpProxy:
         return len(self._links)
 
     async def aclose(self) -> None:
+        self._closed = True
         await self._stop_listening()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
 
     # what it does to the traffic
 
@@ -95,10 +100,18 @@ class TcpProxy:
             self._server = None
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closed:  # accepted in the moment of the end
+            writer.transport.abort()
+            return
         self.accepted += 1
         task = asyncio.get_running_loop().create_task(self._link(reader, writer))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda task: self._ended(task, writer))
+
+    def _ended(self, task: "asyncio.Task[None]", near: asyncio.StreamWriter) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():  # perhaps before its first step, which would have cleaned up
+            near.transport.abort()
 
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = _Link(writer)

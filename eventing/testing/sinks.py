@@ -25,6 +25,7 @@ _REQUEST_LINE = re.compile(rb"([A-Z]+) ([\x21-\x7e]+) HTTP/1\.1")
 _HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\t\x80-\xff]*?)[ \t]*")
 _HEAD_MAX: Final = 1 << 20
 _PIECE: Final = 64 << 10
+TURNS: Final = 5  # of the loop: a connection that is being accepted comes to its end within them
 
 
 class MalformedRequestError(AssertionError):
@@ -114,14 +115,15 @@ class Sink:
 
     async def aclose(self) -> None:
         """Stop listening and end every connection. Raises what the connections ended with, if it was a fault."""
-        if self._server is not None:
-            self._server.close()
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._server is not None:
-            self._server = None
-            await asyncio.sleep(0)  # the transports see their ends
+        if server is not None:
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
         faults, self._faults = self._faults, []
         if faults:
             raise ExceptionGroup("the sink met", faults) if len(faults) > 1 else faults[0]
@@ -179,12 +181,17 @@ class Sink:
         return asyncio.StreamReaderProtocol(reader, lambda _, writer: self._connected(reader, writer))
 
     def _connected(self, reader: "_Reader", writer: asyncio.StreamWriter) -> None:
+        if self._server is None:  # accepted in the moment of the end
+            writer.transport.abort()
+            return
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(lambda task: self._ended(task, writer))
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:
+    def _ended(self, task: "asyncio.Task[None]", writer: asyncio.StreamWriter) -> None:
         self._tasks.discard(task)
+        if task.cancelled():  # perhaps before its first step, which would have cleaned up
+            writer.transport.abort()
         if not task.cancelled() and (error := task.exception()) is not None:
             self._faults.append(error if isinstance(error, Exception) else RuntimeError(repr(error)))
         self._news.set()

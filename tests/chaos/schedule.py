@@ -83,7 +83,9 @@ class Schedule:
             options["format"] = rand.choice(["json", "binary"])
         options["concurrency"] = 1 if uid in self.ordered else rand.choice([2, 10])
         reply = f"{self._base}/reply/{uid}" if rand.random() < 0.4 else None
-        return subscriber(uid, f"{self._base}/{uid}", reply=reply, **options)
+        # An edit may lead to another origin, and another pool of connections, which ends at the same sink.
+        base = rand.choice([self._base, self._base.replace("127.0.0.1", "localhost")])
+        return subscriber(uid, f"{base}/{uid}", reply=reply, **options)
 
     def _apply(self, *, recreated: bool = False) -> None:
         self._mesh.channel("orders", *self._entries.values(), recreated=recreated, **self._options)

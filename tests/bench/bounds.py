@@ -79,7 +79,7 @@ class ManyChannels:
         return max(sum(self.after.values()), sum(self.used.values())) - sum(self.before.values())
 
 
-def isolation(rig: Rig, directory: Path, rounds: int, seconds: float) -> Isolation:
+def isolation(rig: Rig, directory: Path, rounds: int, seconds: float, flood_s: float) -> Isolation:
     """Ten subscribers each: all well; one stuck at the origin of the others; one stuck at an origin of its own."""
     silence = Silence()
     sink = f"http://127.0.0.1:{rig.port}"
@@ -94,7 +94,7 @@ def isolation(rig: Rig, directory: Path, rounds: int, seconds: float) -> Isolati
             mesh.apply(list(stuck), subscriptions)
             for channel in ("beside", "apart"):  # the stuck ones are as far behind as they may be, and overflow from now on
                 with Flood(rig, mesh.entrance(channel)):
-                    time.sleep(FLOOD_S)
+                    time.sleep(flood_s)
                 settled(mesh)
             found: dict[str, list[Latency]] = {channel: [] for channel in stuck}
             for number in range(rounds):
@@ -178,7 +178,9 @@ def many_channels(rig: Rig, directory: Path, number: int) -> ManyChannels:
 
 def isolation_section(quick: bool) -> list[str]:
     """The part of docs/benchmarks.md, as for the other two."""
-    found = _measured(lambda rig, directory: isolation(rig, directory, 1 if quick else 5, 0.8 if quick else 2.0))
+    found = _measured(
+        lambda rig, directory: isolation(rig, directory, 1 if quick else 5, 0.8 if quick else 2.0, 0.5 if quick else FLOOD_S)
+    )
     free = Range.of([one.p99 for one in found.rounds["free"]])
     rows = [("none of ten", f"{free.middle:.1f} ({free.low:.1f} to {free.high:.1f})", "1")]
     for name, shown in (("beside", "one of ten, at the origin of the others"), ("apart", "one of ten, at an origin of its own")):

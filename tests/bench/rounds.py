@@ -13,7 +13,7 @@ from tests.bench.board import DELIVERED, RECORDING, create_board
 from tests.bench.processes import cpu_ns
 from tests.bench.systems import Case, System, python, read_port
 
-__all__ = ["Latency", "Range", "Rig", "Throughput", "latencies", "throughputs"]
+__all__ = ["Latency", "Range", "Rig", "Throughput", "UnaccountedError", "latencies", "throughputs"]
 
 PRODUCERS = 64  # connections of the open loop
 
@@ -47,6 +47,10 @@ class Range:
     @classmethod
     def of(cls, values: list[float]) -> "Range":
         return cls(min(values), statistics.median(values), max(values))
+
+
+class UnaccountedError(RuntimeError):
+    """What was sent is not what arrived, or was not taken."""
 
 
 class Rig:
@@ -119,7 +123,7 @@ class Rig:
         arrived = sum(counts.values())
         due = result["accepted"] * case.fan_out
         if arrived != due or result["unfinished"] or set(result["statuses"]) - {"202"}:
-            raise RuntimeError(
+            raise UnaccountedError(
                 f"{system.name}, {case}: of {result['sent']} events sent {result['accepted']} were accepted (answers by "
                 f"status: {result['statuses']}; 0 is a lost connection), {due} deliveries were due and {arrived} arrived"
             )
@@ -152,5 +156,16 @@ def latencies(
     for number in range(rounds):
         turn = number % len(systems)
         for system in systems[turn:] + systems[:turn]:
-            found[system.name].append(rig.latency(system, case, rate, warm_up_s, seconds))
+            found[system.name].append(_patiently(rig, system, case, rate, warm_up_s, seconds))
     return found
+
+
+def _patiently(rig: Rig, system: System, case: Case, rate: int, warm_up_s: float, seconds: float) -> Latency:
+    """A round at a fixed rate; again, and said so, where not all arrived: on a machine that stands still for a third of a second, 10 KB
+    events that come in meanwhile are more than a subscription may be behind, and overflow as they should."""
+    for _ in range(2):
+        try:
+            return rig.latency(system, case, rate, warm_up_s, seconds)
+        except UnaccountedError as error:
+            print(f"again, since {error}", flush=True)
+    return rig.latency(system, case, rate, warm_up_s, seconds)

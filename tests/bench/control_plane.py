@@ -279,7 +279,7 @@ def _subscription(name: str, channel: str) -> Object:
 
 def section(quick: bool) -> list[str]:
     """The part of docs/benchmarks.md."""
-    kubectl = os.environ.get("KUBECTL") or shutil.which("kubectl")
+    kubectl = os.environ.get("KUBECTL", "").partition(os.pathsep)[0] or shutil.which("kubectl")  # the first of several
     rows: list[tuple[str, str, str]] = []
 
     def row(what: str, goal: str, figure: str) -> None:

@@ -340,7 +340,14 @@ class Journal:
         return stored, bytes(self._bytes[offset : offset + peer]).decode(), self.places.place(place)
 
     def number_of(self, receipt: int) -> int | None:
-        """The number of the acceptance of this receipt, found by halving."""
+        """The number of the acceptance of this receipt."""
+        newest = self._accepted - 1
+        if newest >= 0:  # numbers and receipts run side by side but for events that were not stored
+            number = newest - (self._acceptance_values(newest)[0] - receipt)
+            if max(0, self._accepted - self._index_size) <= number <= newest:
+                values = self._acceptance_values(number)
+                if values[0] == receipt and values[3] >= self._bytes_written - self._bytes_size:
+                    return number
         kept = range(self.acceptances_kept_from, self._accepted)
         near = kept.start + bisect_left(kept, receipt, key=lambda number: self._acceptance_values(number)[0])
         for distance in range(_DISORDER):

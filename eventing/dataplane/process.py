@@ -25,6 +25,7 @@ from eventing.delivery.addresses import AddressGuard
 from eventing.delivery.connections import Connections
 from eventing.delivery.spans import AttemptSpans
 from eventing.delivery.worker import Engine
+from eventing.ingress.pace import Pace
 from eventing.ingress.receiver import Receiver
 from eventing.ingress.routes import Routes
 from eventing.ingress.traced import TracedReceiver
@@ -101,10 +102,13 @@ class DataPlane:
             failures = self._failures(journal, tasks)
             readiness = Readiness(table=table, budget=budget, client=self._client, tracing=tracing)
             ingress = IngressMetrics()
+            pace = Pace()
             receiver = (
-                Receiver(routes, journal, metrics=ingress)
+                Receiver(routes, journal, metrics=ingress, pace=pace)
                 if tracing is None
-                else TracedReceiver(routes, journal, metrics=ingress, tracing=tracing, scheme="https" if self._tls else "http")
+                else TracedReceiver(
+                    routes, journal, metrics=ingress, pace=pace, tracing=tracing, scheme="https" if self._tls else "http"
+                )
             )
             server = HttpServer(
                 receiver,
@@ -144,8 +148,10 @@ class DataPlane:
             await admin.start(self._sockets[1])
             reporter = Reporter(self._client, name=self._name, instance=secrets.token_hex(8))
             following = tasks.create_task(self._follow(table, reporter, server, readiness, started))
+            pace.start()
             await stop.wait()
 
+            pace.close()
             readiness.phase = Phase.STOPPING
             deadline = clock() + settings.drain_s
             following.cancel()

@@ -49,6 +49,10 @@ class Served:
     workers: dict[str, SubscriptionWorker] = field(default_factory=dict)
     leaving: dict[str, SubscriptionWorker] = field(default_factory=dict)  # removed, and not detached yet
 
+    def behind(self, events: int) -> bool:
+        """Whether each of its subscriptions, and there are some, has more than so many events before it."""
+        return bool(self.workers) and all((worker.lag().events or 0) > events for worker in self.workers.values())
+
 
 class ChannelTable:
     """All channels of this process. `stop_s` bounds how long a removed subscriber's last attempts may take."""
@@ -110,6 +114,7 @@ class ChannelTable:
         route = Route(f"{namespace}/{name}", opened, ChannelMetrics(namespace, name))
         created = (metadata.get("creationTimestamp", ""), factory.kind.kind)
         served = Served(key, metadata["uid"], created, opened, route, factory)
+        route.behind = served.behind
         self._served[key] = served
         self._address(route.name)
         return served

@@ -16,6 +16,7 @@ from typing import Final
 from eventing.bindings.http import LOOP, REASON_HEADER, UnsupportedFormatError, decode
 from eventing.errors import ChannelError, EventingError, EventTooLargeError, InvalidEventError
 from eventing.event import Event
+from eventing.ingress.pace import Pace
 from eventing.ingress.routes import MisaddressedError, Route, Routes
 from eventing.journal import Journal
 from eventing.observe.metrics import IngressMetrics
@@ -37,12 +38,19 @@ class Receiver:
     """Called by the server with each whole request."""
 
     def __init__(
-        self, routes: Routes, journal: Journal, *, metrics: IngressMetrics | None = None, hops_max: int = HOPS_MAX
+        self,
+        routes: Routes,
+        journal: Journal,
+        *,
+        metrics: IngressMetrics | None = None,
+        hops_max: int = HOPS_MAX,
+        pace: Pace | None = None,
     ) -> None:
         self._routes = routes
         self._hops_max = hops_max
         self._journal = journal
         self._metrics = metrics or IngressMetrics()
+        self._pace = pace if pace is not None else Pace()
         self._prefix = f"eventing-receipt: {journal.prefix}-".encode()
 
     def __call__(self, request: Request) -> None:
@@ -116,11 +124,15 @@ class Receiver:
             journal.accepted(event, place, peer)
         route.metrics.answered(202)
         if len(events) == 1:
-            request.respond(202, b"%b%d\r\n" % (self._prefix, events[0].receipt))
+            lines = b"%b%d\r\n" % (self._prefix, events[0].receipt)
         else:
             route.metrics.batched += len(events) - 1
             texts = ", ".join(journal.receipt_text(event.receipt) for event in events[:_RECEIPTS_MAX])
-            request.respond(202, f"eventing-receipt: {texts}\r\n".encode() if texts else b"")
+            lines = f"eventing-receipt: {texts}\r\n".encode() if texts else b""
+        if self._pace.short:
+            self._pace.accepted(route, request, lines)
+        else:
+            request.respond(202, lines)
 
     def _unstored(self, request: Request, route: Route, events: Sequence[Event], error: ChannelError) -> None:
         if isinstance(error, EventTooLargeError):

@@ -1,6 +1,7 @@
 """Which channel a request is for: host form first, then `/NAMESPACE/NAME` (docs/architecture.md, "Addresses")."""
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 from eventing.channels import Channel
@@ -16,16 +17,22 @@ _HOSTS_MAX: Final = 4096
 _HOST_LENGTH: Final = 300  # a name of 253 characters and a port; what comes from outside is not kept at any length
 
 
-class Route:
-    """A channel as the ingress sees it. `place` is the journal's number for the channel and those to whom its events are due."""
+def _nobody_is_behind(_events: int) -> bool:
+    return False
 
-    __slots__ = ("channel", "metrics", "name", "place")
+
+class Route:
+    """A channel as the ingress sees it. `place` is the journal's number for the channel and those to whom its events are due.
+    `behind` tells whether each of its subscriptions, and there are some, has more than so many events before it."""
+
+    __slots__ = ("behind", "channel", "metrics", "name", "place")
 
     def __init__(self, name: str, channel: Channel, metrics: ChannelMetrics) -> None:
         self.name = name  # NAMESPACE/NAME
         self.channel = channel
         self.metrics = metrics
         self.place = 0
+        self.behind: Callable[[int], bool] = _nobody_is_behind
 
 
 class MisaddressedError(Exception):

@@ -3,7 +3,7 @@
 The loop only puts what has failed into a bounded queue. A task takes it from there in small slices, makes records of them, and
 has a thread write them; so the disk, however slow, stalls no delivery. What does not fit, or cannot be written, is counted.
 
-Durability: a record is in the file within about 10 ms, from where it survives the end of the process, and is synchronised to the
+Durability: a record is in the file within about 20 ms, from where it survives the end of the process, and is synchronised to the
 disk within a second (and at the end), from where it survives the end of the machine.
 """
 
@@ -36,9 +36,9 @@ TOTAL_BYTES: Final = 64 << 20  # of all segments; beyond it the oldest go
 QUEUE_EVENTS: Final = 20_000  # an in-memory channel can hold 10,000 that end together when the process stops
 QUEUE_BYTES: Final = 16 << 20
 DATA_MAX: Final = 64 << 10  # an event with more data is recorded without it
-SLICE: Final = 20  # records handed to the thread at once
-# A record takes up to 0.1 ms to make. In the turn in which an event is dropped at one subscriber it would delay that event's delivery
-# to the others, so it is made later, and one at a time; for each BACKLOG that wait, one more.
+SLICE: Final = 10  # records handed to the thread at once
+# A record takes up to 0.1 ms to make. In the turn in which an event is dropped at one subscriber it would delay that event's
+# delivery to the others, so it is made later, and one at a time; for each BACKLOG that wait, one more.
 MAKE_PAUSE_S: Final = 0.001
 BACKLOG: Final = 200
 SYNC_S: Final = 1.0

@@ -24,6 +24,7 @@ __all__ = [
     "grid",
     "markdown",
     "ratio",
+    "spliced",
     "table",
 ]
 
@@ -176,6 +177,13 @@ def grid(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
         f"|{'---|' * len(headings)}",
         *(f"| {' | '.join(line)} |" for line in lines),
     ]
+
+
+def spliced(text: str, section: Sequence[str]) -> str:
+    """The document with `section`, which begins with its heading, in place of what it had under that heading, or at its end."""
+    before, found, after = text.partition(f"\n{section[0]}\n")
+    _, following, rest = after.partition("\n## ")
+    return f"{before.rstrip()}\n\n" + "\n".join(section).rstrip() + "\n" + (f"{following}{rest}" if found else "")
 
 
 def markdown(

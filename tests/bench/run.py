@@ -30,6 +30,7 @@ from tests.bench.report import (  # noqa: E402
     Machine,
     markdown,
     ratio,
+    spliced,
     table,
     verdict,
 )
@@ -59,6 +60,7 @@ def arguments() -> argparse.Namespace:
         "--size", type=int, nargs="+", default=[512] if quick else [512, 10 << 10], help="bytes of data of an event (at least 64)"
     )
     parser.add_argument("--sections", nargs="*", default=list(SECTIONS), choices=SECTIONS, help="what else to measure")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, help="measure these sections alone, and put them into the file")
     parser.add_argument("--rounds", type=int, default=1 if quick else 5)
     parser.add_argument("--seconds", type=float, default=0.8 if quick else 1.5, help="measured, per system and round")
     parser.add_argument("--warm-up", type=float, default=0.3)
@@ -74,12 +76,25 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     options = arguments()
+    if options.only:
+        return some(options)
     cases = [Case(fan_out, size) for size in options.size for fan_out in options.fan_out]
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="eventing-bench-")))
         rig = Rig(directory)
         stack.callback(rig.close)
         return prove(options, rig, cases, stack) if options.prove else compare(options, rig, cases, directory, stack)
+
+
+def some(options: argparse.Namespace) -> int:
+    """Sections measured alone, in place of what the file has of them."""
+    output: Path = options.output
+    for title in options.only:
+        here = Machine.here(ROOT, os.cpu_count() or 1, os.getloadavg()[0])
+        section = [*SECTIONS[title](options.quick), "", f"Measured alone at commit {here.commit}, {here.when}."]
+        if not options.quick:
+            output.write_text(spliced(output.read_text(), section))
+    return 0
 
 
 def compare(options: argparse.Namespace, rig: Rig, cases: list[Case], directory: Path, stack: ExitStack) -> int:

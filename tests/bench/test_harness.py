@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench.processes import cpu_ns, descendants, memory_kib, peak_memory_kib
-from tests.bench.report import UNJOURNALED, CaseResult, Machine, markdown, ratio, table
+from tests.bench.report import UNJOURNALED, CaseResult, Machine, markdown, ratio, spliced, table
 from tests.bench.rounds import Latency, Range, Rig, Throughput
 from tests.bench.systems import Case, FloorSystem
 
@@ -56,6 +56,16 @@ def test_a_system_that_loses_events_has_no_figures(tmp_path: Path, monkeypatch: 
     finally:
         floor.close()
         rig.close()
+
+
+@pytest.mark.parametrize("heading", ["First", "Second", "Third"])
+def test_a_section_is_put_in_place_of_what_was_there(heading: str) -> None:
+    text = "# Title\n\n## First\n\nold 1\n\n## Second\n\nold 2\n"
+    new = spliced(text, [f"## {heading}", "", "new", ""])
+    assert new.count("## ") == (3 if heading == "Third" else 2)
+    assert f"## {heading}\n\nnew\n" in new
+    assert ("old 1" in new, "old 2" in new) == (heading != "First", heading != "Second")
+    assert spliced(new, [f"## {heading}", "", "new", ""]) == new
 
 
 def test_a_process_is_accounted_for_by_the_system() -> None:

@@ -13,12 +13,12 @@ from eventing.cli.describe import describe
 from eventing.cli.get import get
 from eventing.cli.send import send
 from eventing.cli.tail import tail
-from eventing.cli.terminal import printable
 from eventing.cli.trace import trace
 from eventing.cli.up import up
 from eventing.cli.version import version
 from eventing.cli.why import why
 from eventing.errors import ObjectNotFoundError
+from eventing.observe.lines import lines_of
 
 __all__ = ["app", "run"]
 
@@ -40,10 +40,10 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         app(arguments, prog_name="eventing")
     except ObjectNotFoundError as error:
-        typer.echo(f"eventing: {printable(str(error))}", err=True)
+        typer.echo(f"eventing: {lines_of(str(error))}", err=True)
         return 3
     except EventingError as error:
-        typer.echo(f"eventing: {printable(str(error))}", err=True)
+        typer.echo(f"eventing: {lines_of(str(error))}", err=True)
         return 1
     except BrokenPipeError:  # `eventing trace … | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

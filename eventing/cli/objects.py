@@ -11,6 +11,7 @@ import typer
 from eventing.cli.completion import complete_namespaces
 from eventing.cli.terminal import printable
 from eventing.errors import EventingError, ObjectNotFoundError
+from eventing.observe.lines import lines_of
 from eventing.runtime.api_client import ApiClient, ApiResource
 
 __all__ = ["FAILED", "NOT_FOUND", "Faults", "Namespace", "Target", "api_client", "targets"]
@@ -80,7 +81,7 @@ class Faults:
             self.tell(f"{origin}{error}", FAILED)
 
     def tell(self, text: str, code: int = FAILED) -> None:
-        typer.echo(f"eventing: {printable(text)}", err=True)
+        typer.echo(f"eventing: {lines_of(text)}", err=True)
         self._code = code if self._code in {0, code} else FAILED
 
     def end(self) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Final, Literal
 
-__all__ = ["LogFormat", "emit", "printable", "render"]
+__all__ = ["LogFormat", "emit", "lines_of", "printable", "render"]
 
 LogFormat = Literal["text", "json"]
 
@@ -22,6 +22,11 @@ _NEEDS_QUOTES: Final = re.compile(r'[\s"=]')
 def printable(text: str, *, keep: str = "") -> str:
     r"""`text` with everything that a terminal would obey replaced by its escape, as in `\x1b`; characters in `keep` stay."""
     return _UNPRINTABLE.sub(lambda match: match[0] if match[0] in keep else _escape(match[0]), text)
+
+
+def lines_of(text: str) -> str:
+    """A message for people, as `printable`, further lines indented: Knative names each fault of an object on its own line."""
+    return printable(text, keep="\n").replace("\n", "\n  ")
 
 
 def _escape(character: str) -> str:

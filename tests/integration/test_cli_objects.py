@@ -84,6 +84,13 @@ def test_what_is_refused_is_named_with_its_field_and_the_rest_is_applied(eventin
     assert "of namespace a, --namespace says b" in said
 
 
+def test_each_fault_of_an_object_has_a_line_of_its_own(eventing: Eventing) -> None:
+    wrong = subscription("http://s/").replace("spec:\n", "spec:\n  delivery: {retry: -1, backoffPolicy: sometimes}\n")
+    said = eventing("apply", "-f", "-", given=wrong, code=1).splitlines()
+    assert said[0].endswith("invalid value: -1: spec.delivery.retry"), said
+    assert said[1] == "  invalid value: sometimes: spec.delivery.backoffPolicy", said
+
+
 def test_tables_are_the_servers(eventing: Eventing) -> None:
     applied(eventing)
     eventually(lambda: "True" in eventing("get", "sub", "printer"), "ready")

@@ -15,6 +15,7 @@ from eventing.channels import channel_factories
 from eventing.dataplane import DataPlane, DataPlaneSettings
 from eventing.dataplane.openapi import API
 from eventing.errors import ApiUnavailableError, ObjectExistsError, ResourceExpiredError
+from eventing.ingress.pace import BEHIND, WAIT_MAX_S
 from eventing.kube import KubeClient
 from eventing.kube.client import Outage
 from eventing.resources.kinds import Kind, Object
@@ -260,3 +261,27 @@ async def test_a_question_about_an_event_that_the_journal_cannot_read_stops_noth
         assert await one.trace("huge") == {}
         assert await one.send("1") == 202
         assert not one.running.done()
+
+
+async def test_where_the_processor_is_short_and_nobody_follows_producers_wait(
+    sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decision 0013, from the ingress to the channel's subscriptions."""
+    monkeypatch.setattr("eventing.ingress.pace.processor_share", lambda: lambda: 1.0)
+    sink.always("/stuck", Answer.never())
+    api = TinyApi()
+    api.put("orders", subscriber("s", sink.url + "/stuck"))
+    api.put("others", subscriber("t", sink.url + "/"))
+    async with plane(api) as one:
+        await until(lambda: api.applied("orders") and api.applied("others"))
+        event = {"specversion": "1.0", "source": "/s", "type": "t"}
+        batch = json.dumps([event | {"id": str(number)} for number in range(BEHIND + 50)]).encode()
+        head = "content-type: application/cloudevents-batch+json"
+        assert (await one.ingress.request("POST", "/default/orders", head, batch)).status == 202
+        clock = asyncio.get_running_loop().time
+        async with asyncio.timeout(20):
+            began = clock()
+            while clock() - began < WAIT_MAX_S * 0.9:  # the processor is looked at ten times a second
+                began = clock()
+                assert await one.send("x") == 202
+        assert await one.send("y", "others") == 202

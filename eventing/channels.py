@@ -10,7 +10,7 @@ Retry, time-outs and dead letters belong to the delivery worker; a back end only
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
 from importlib.metadata import entry_points
@@ -19,12 +19,15 @@ from typing import Any, Protocol
 from eventing.errors import StartError
 from eventing.event import Event
 from eventing.resources.kinds import Kind, Object
+from eventing.resources.subscribers import Subscriber
 
 __all__ = [
+    "BackEndSettings",
     "Budget",
     "Capabilities",
     "Channel",
     "ChannelFactory",
+    "ChannelHost",
     "Consumer",
     "Cursor",
     "Lag",
@@ -33,6 +36,7 @@ __all__ = [
     "Provisioned",
     "Provisioner",
     "channel_factories",
+    "wanted_order",
 ]
 
 
@@ -41,6 +45,7 @@ class Order(Enum):
 
     NONE = "none"
     KEY = "key"  # per `partitionkey`
+    PARTITION = "partition"  # within each part into which the back end divides the channel; a key stays in one part
     SUBSCRIPTION = "subscription"
 
 
@@ -54,6 +59,18 @@ class Capabilities:
     atomic_batch: bool  # False: some events of a failed batch may be stored
     max_event_bytes: int  # as stored; more is refused before anything is sent (C-08)
     max_hold_s: float | None = None  # a lease ends after this; None: it lives as long as the process
+    default_order: Order = Order.NONE  # of a subscription that asks for none
+
+
+def wanted_order(subscriber: Subscriber, capabilities: Capabilities) -> Order:
+    """The order that a subscription gets: the one that its annotation `eventing-mesh.dev/order` names; that of the whole channel
+    where it allows one delivery at a time; else the default. What the back end does not keep is passed over."""
+    orders = {order.value: order for order in capabilities.orders}
+    if subscriber.order in orders:
+        return orders[subscriber.order]
+    if subscriber.concurrency == 1 and Order.SUBSCRIPTION in capabilities.orders:
+        return Order.SUBSCRIPTION
+    return capabilities.default_order
 
 
 class Lease:
@@ -99,6 +116,12 @@ class Consumer(Protocol):
         """The channel, which is not durable, lets go of an event to stay within its bound (C-26): it is to end in the
         dead-letter sink or be dropped with this reason. The lease is not settled afterwards."""
 
+    def arrived(self, event: Event, origin: str) -> None:
+        """The event, about to be handed out for the first time, was not accepted by this process: give it a receipt here.
+
+        The one call that comes from within `take`. `origin` is the text of the receipt that it was accepted with, "" where that
+        is not known."""
+
 
 class Cursor(Protocol):
     """One subscription's place in a channel, in this process."""
@@ -142,7 +165,10 @@ class Channel(Protocol):
 
         Raises, or sets on the future: ChannelFullError, ChannelUnavailableError, EventTooLargeError."""
 
-    def attach(self, subscription_uid: str, consumer: Consumer, *, order: Order = Order.NONE) -> Cursor:
+    def order(self, subscriber: Subscriber) -> Order:
+        """The order in which this subscription is to get its events: what it asks for, else the channel's own default."""
+
+    def attach(self, subscriber: Subscriber, consumer: Consumer, *, order: Order = Order.NONE) -> Cursor:
         """Begin to hand events to `consumer`. A volatile channel: those published from now on. A durable one: those from the
         place that `ensure_subscription` made or an earlier cursor left. Raises ValueError for an order it cannot keep."""
 
@@ -185,6 +211,48 @@ class Budget:
         return self.used + size <= self.limit or self.recount() + size <= self.limit
 
 
+class BackEndSettings:
+    """What a back end is set up with: the data of its ConfigMap, and of the Secret that this names; both may change any time.
+
+    `config` is None where there is no such ConfigMap; `secret` where none is named, or the named one does not exist.
+    """
+
+    def __init__(
+        self, config: Mapping[str, str] | None = None, secret: Mapping[str, bytes] | None = None, secret_name: str = ""
+    ) -> None:
+        self.config = config
+        self.secret = secret
+        self.secret_name = secret_name  # NAMESPACE/NAME as named by the ConfigMap, "" where it names none
+        self._told: list[Callable[[], None]] = []
+
+    def __repr__(self) -> str:
+        return f"<BackEndSettings secret={self.secret_name!r}>"
+
+    def change(self, config: Mapping[str, str] | None, secret: Mapping[str, bytes] | None, secret_name: str) -> None:
+        """Called by whoever follows the objects; tells everybody if it is news."""
+        if (config, secret, secret_name) == (self.config, self.secret, self.secret_name):
+            return
+        self.config, self.secret, self.secret_name = config, secret, secret_name
+        for told in list(self._told):
+            told()
+
+    def on_change(self, told: Callable[[], None]) -> Callable[[], None]:
+        """Call `told` at every change from now on, from the loop; what is returned ends it."""
+        self._told.append(told)
+        return lambda: self._told.remove(told)
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelHost:
+    """What a process lends to the channels that it opens."""
+
+    budget: Budget
+    clock: Callable[[], float]
+    settings: BackEndSettings = field(default_factory=BackEndSettings)
+    process: str = ""  # its name among those that serve the same channels
+    receipts: str = ""  # what the texts of its receipts begin with: the one of an event is RECEIPTS-NUMBER
+
+
 @dataclass(frozen=True, slots=True)
 class Provisioned:
     """What `ensure` made or found: ready True or False, None where it is not known yet; a reason in CamelCase, a message for
@@ -202,7 +270,7 @@ class Provisioner(Protocol):
 
     async def remove(self, channel: Object) -> None: ...
 
-    async def ensure_subscription(self, channel: Object, subscription_uid: str) -> Provisioned:
+    async def ensure_subscription(self, channel: Object, subscriber: Subscriber) -> Provisioned:
         """After True, every event whose publish begins later, in any process, is due to this subscription (C-02)."""
 
     async def remove_subscription(self, channel: Object, subscription_uid: str) -> None: ...
@@ -224,9 +292,21 @@ class ChannelFactory(Protocol):
     def kind(self) -> Kind:
         """The kind of channel object that this back end serves."""
 
-    def provisioner(self, config: Mapping[str, str]) -> Provisioner: ...
+    @property
+    def shared(self) -> bool:
+        """Whether several data-plane processes may serve the same channel."""
 
-    def open(self, channel: Object, *, budget: Budget, clock: Callable[[], float]) -> Channel:
+    @property
+    def config_map(self) -> str:
+        """The ConfigMap in the mesh's own namespace that the back end is set up with; "" where it needs none."""
+
+    @property
+    def options(self) -> frozenset[str]:
+        """Annotations of a Subscription that this back end reads, beside those that begin with `eventing-mesh.dev/`."""
+
+    def provisioner(self, settings: BackEndSettings) -> Provisioner: ...
+
+    def open(self, channel: Object, host: ChannelHost) -> Channel:
         """Open the channel in this process. Does not wait for the back end."""
 
 

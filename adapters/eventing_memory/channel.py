@@ -15,10 +15,11 @@ import heapq
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from eventing.channels import Budget, Capabilities, Consumer, Lag, Lease, Order
+from eventing.channels import Budget, Capabilities, Consumer, Lag, Lease, Order, wanted_order
 from eventing.errors import ChannelFullError, ChannelUnavailableError, EventTooLargeError
 from eventing.event import Event
 from eventing.resources.kinds import Object
+from eventing.resources.subscribers import Subscriber
 
 __all__ = ["MAX_BYTES", "MAX_EVENTS", "OVERFLOW_ANNOTATION", "MemoryChannel"]
 
@@ -158,12 +159,16 @@ class MemoryChannel:
         self._clear_number = 0 if self._near else self._scan_number
         self._clear_end = 0 if self._near else self._scan_end
 
-    def attach(self, subscription_uid: str, consumer: Consumer, *, order: Order = Order.NONE) -> "MemoryCursor":
-        if subscription_uid in self._cursors:
-            raise ValueError(f"subscription {subscription_uid} is attached already")
-        cursor = MemoryCursor(self, subscription_uid, consumer)
+    def order(self, subscriber: Subscriber) -> Order:
+        return wanted_order(subscriber, self.capabilities)
+
+    def attach(self, subscriber: Subscriber, consumer: Consumer, *, order: Order = Order.NONE) -> "MemoryCursor":
+        uid = subscriber.uid
+        if uid in self._cursors:
+            raise ValueError(f"subscription {uid} is attached already")
+        cursor = MemoryCursor(self, uid, consumer)
         cursor.reorder(order)
-        self._cursors[subscription_uid] = cursor
+        self._cursors[uid] = cursor
         self._sleeping.append(cursor)
         return cursor
 

@@ -1,9 +1,8 @@
 """What the mesh gets from this back end: its kind, its (empty) provision half, its channels."""
 
-from collections.abc import Callable, Mapping
-
-from eventing.channels import Budget, Channel, Provisioned, Provisioner
+from eventing.channels import BackEndSettings, Channel, ChannelHost, Provisioned, Provisioner
 from eventing.resources.kinds import Kind, Object
+from eventing.resources.subscribers import Subscriber
 
 __all__ = ["MemoryChannelFactory"]
 
@@ -17,7 +16,7 @@ class MemoryProvisioner:
     async def remove(self, channel: Object) -> None:
         """Nothing was made."""
 
-    async def ensure_subscription(self, channel: Object, subscription_uid: str) -> Provisioned:
+    async def ensure_subscription(self, channel: Object, subscriber: Subscriber) -> Provisioned:
         return Provisioned(ready=True)
 
     async def remove_subscription(self, channel: Object, subscription_uid: str) -> None:
@@ -33,6 +32,9 @@ class MemoryChannelFactory:
 
     name = "memory"
     external = False  # nothing is left outside the mesh, so its channels need no finalizer
+    shared = False  # what one process holds no other sees
+    config_map = ""
+    options: frozenset[str] = frozenset()
 
     @property
     def kind(self) -> Kind:
@@ -40,10 +42,10 @@ class MemoryChannelFactory:
 
         return IN_MEMORY_CHANNEL
 
-    def provisioner(self, config: Mapping[str, str]) -> Provisioner:
+    def provisioner(self, settings: BackEndSettings) -> Provisioner:
         return MemoryProvisioner()
 
-    def open(self, channel: Object, *, budget: Budget, clock: Callable[[], float]) -> Channel:
+    def open(self, channel: Object, host: ChannelHost) -> Channel:
         from eventing_memory.channel import MemoryChannel
 
-        return MemoryChannel(channel, budget=budget, clock=clock)
+        return MemoryChannel(channel, budget=host.budget, clock=host.clock)

@@ -21,6 +21,7 @@ from eventing.reconcile import Again, Done, Key, Outcome
 from eventing.resources.conditions import Conditions, ConditionSet
 from eventing.resources.kinds import Object
 from eventing.resources.messaging import SUBSCRIPTION
+from eventing.resources.subscribers import read_subscribers
 
 __all__ = ["BackingReconciler"]
 
@@ -77,6 +78,12 @@ class BackingReconciler:
         """How long to wait before the channel's subscribers are written again: 0 unless that was just done at length."""
         memory = self._memory.get(key)
         return max(0.0, memory.not_before - asyncio.get_running_loop().time()) if memory else 0.0
+
+    def distrust(self) -> None:
+        """Ask the back end about everything again: it is another one now, or reached in another way."""
+        for memory in self._memory.values():
+            memory.trusted_until = 0.0
+            memory.ensured.clear()
 
     async def reconcile(self, key: Key) -> Outcome:
         channel = self._backing.cache.get(*key)
@@ -209,7 +216,7 @@ class BackingReconciler:
                 if entry is None:
                     continue
                 if memory.ensured.get(uid, 0.0) <= now:
-                    provisioned = await self._ensure_subscription(channel, uid)
+                    provisioned = await self._ensure_subscription(channel, entry)
                     if provisioned.ready:
                         memory.ensured[uid] = now + _TRUST_S
                     else:
@@ -219,9 +226,10 @@ class BackingReconciler:
                 wanted.append(entry)
         return wanted, unready
 
-    async def _ensure_subscription(self, channel: Object, uid: str) -> Provisioned:
+    async def _ensure_subscription(self, channel: Object, entry: Object) -> Provisioned:
         try:
-            return await self._provisioner.ensure_subscription(channel, uid)
+            (subscriber,) = read_subscribers({"metadata": channel["metadata"], "spec": {"subscribers": [entry]}})
+            return await self._provisioner.ensure_subscription(channel, subscriber)
         except EventingError as error:
             return Provisioned(False, reasons.CHANNEL_SERVICE_FAILED, str(error))
 

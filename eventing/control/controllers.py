@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from eventing.channels import ChannelFactory
+from eventing.channels import BackEndSettings, ChannelFactory
 from eventing.control.backing import BackingReconciler
 from eventing.control.planes import DataPlanes
 from eventing.control.reconciler import KindReconciler, kind_reconcilers
@@ -28,7 +28,7 @@ from eventing.control.status import FIELD_MANAGER
 from eventing.control.subscriber_table import ChannelName, SubscriberTable
 from eventing.control.world import Backing, World
 from eventing.errors import ApiError
-from eventing.kube import Cache, Change, KubeClient, controller_of
+from eventing.kube import Cache, Change, KubeClient, SettingsFollower, controller_of
 from eventing.observe.health import Check, State
 from eventing.reconcile import Key, ReconcileLoop, Reconciler
 from eventing.resources.conditions import condition_of
@@ -54,7 +54,7 @@ def _utc_now() -> datetime:
 class Controllers:
     """The eventing controllers over one client, which stays the caller's.
 
-    `config` holds, by name of a back end, what its provisioner is made with. `ingress_ca` is what must be trusted to speak to an
+    `ingress_ca` is what must be trusted to speak to an
     https ingress, PEM. `now` is the clock of what is written into objects; waiting is done by the event loop's own.
     `reconcilers` are all of this package unless given.
     `data_planes` are the names of the data-plane processes that are run, where whoever runs them says so; else every DataPlane
@@ -68,7 +68,6 @@ class Controllers:
         factories: Mapping[str, ChannelFactory],
         ingress_url: str,
         ingress_ca: str = "",
-        config: Mapping[str, Mapping[str, str]] | None = None,
         now: Callable[[], datetime] = _utc_now,
         rand: random.Random | None = None,
         resync_s: float = 600.0,
@@ -107,8 +106,14 @@ class Controllers:
             call_in=self._call_in,
             caches=caches,
         )
+        self._settings = {
+            key: SettingsFollower(client, backing.factory.config_map)
+            for key, backing in self._backings.items()
+            if backing.factory.config_map
+        }
         self._provisioners = [
-            backing.factory.provisioner((config or {}).get(backing.factory.name, {})) for backing in self._backings.values()
+            backing.factory.provisioner(self._settings[key].settings if key in self._settings else BackEndSettings())
+            for key, backing in self._backings.items()
         ]
         self._reconcilers = {
             backing.kind.plural: BackingReconciler(world, backing, provisioner, ingress_url=ingress_url, ingress_ca=ingress_ca)
@@ -127,6 +132,8 @@ class Controllers:
         for backing in self._backings.values():
             loop(self._reconcilers[backing.kind.plural], backing.cache, _BACKING_WORKERS)
             backing.cache.on_change(partial(self._backing_changed, backing))
+        for key, follower in self._settings.items():
+            follower.settings.on_change(partial(self._settings_changed, self._backings[key]))
         for cache in followed:
             cache.on_change(self._owned_changed)
         channels.on_change(self._channel_changed)
@@ -139,6 +146,10 @@ class Controllers:
                     group.create_task(cache.run(), name=f"cache-{cache.kind.plural}")
                 group.create_task(self._world.references.run(), name="references")
                 group.create_task(self._world.recorder.run(), name="events")
+                for follower in self._settings.values():
+                    group.create_task(follower.run(), name="settings")
+                for follower in self._settings.values():
+                    await follower.synced()
                 # Working on half of what there is would take the other half for deleted.
                 for cache in self._caches:
                     await cache.synced()
@@ -256,6 +267,12 @@ class Controllers:
                     self._loops[other.kind.plural].enqueue(key)
         for subscription in _touched(self._world, backing, change):
             self._loops["subscriptions"].enqueue(subscription)
+
+    def _settings_changed(self, backing: Backing) -> None:
+        """A back end is set up anew: what it said before counts no more."""
+        self._reconcilers[backing.kind.plural].distrust()
+        for key in backing.cache.keys():  # noqa: SIM118 - a method, not a mapping's
+            self._loops[backing.kind.plural].enqueue(key)
 
     def _reported(self, name: str | None) -> None:
         """A data-plane process has applied a channel (or all are concerned: one has come or gone)."""

@@ -7,6 +7,7 @@ Subscriptions is taken out.
 """
 
 import copy
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,7 +125,7 @@ class SubscriptionReconciler(KindReconciler):
             physical |= _fields(resolved, "deadLetterSinkUri", "deadLetterSinkCACerts", "deadLetterSinkAudience")
         else:
             physical |= _channel_dead_letter_sink(found.channel)
-        return _entry(subscription, found.channel, physical)
+        return _entry(subscription, found.channel, physical, found.backing.factory.options)
 
     async def _destination(self, destination: Object, namespace: str, where: str, reason: str) -> Resolved:
         try:
@@ -216,7 +217,7 @@ def _channel_dead_letter_sink(channel: Object) -> Object:
     return {name: status[name] for name in names if status.get(name)}
 
 
-def _entry(subscription: Object, channel: Object, physical: Object) -> Object:
+def _entry(subscription: Object, channel: Object, physical: Object, options: Collection[str]) -> Object:
     metadata = subscription["metadata"]
     entry: Object = {"name": metadata["name"], "uid": metadata["uid"], "generation": metadata.get("generation", 1)}
     for field in ("subscriberUri", "subscriberCACerts", "subscriberAudience", "replyUri", "replyCACerts", "replyAudience"):
@@ -238,7 +239,8 @@ def _entry(subscription: Object, channel: Object, physical: Object) -> Object:
         delivery["deadLetterSink"] = sink
     if delivery:
         entry["delivery"] = delivery
-    options = {k: v for k, v in (metadata.get("annotations") or {}).items() if k.startswith(OPTION_PREFIX)}
-    if options:
-        entry["annotations"] = options
+    annotations: dict[str, str] = metadata.get("annotations") or {}
+    entered = {name: value for name, value in annotations.items() if name.startswith(OPTION_PREFIX) or name in options}
+    if entered:
+        entry["annotations"] = entered
     return entry

@@ -11,7 +11,7 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from eventing.ingress.routes import Routes
 from eventing.ingress.traced import TracedReceiver
 from eventing.journal import Journal
 from eventing.journal.failures import FailureLog
-from eventing.kube import Cache, Change, KubeClient
+from eventing.kube import Cache, Change, KubeClient, SettingsFollower
 from eventing.observe.exposition import DataPlaneCollector, registry
 from eventing.observe.metrics import IngressMetrics
 from eventing.observe.scrape import Scrape
@@ -98,7 +98,19 @@ class DataPlane:
             engine = Engine(journal=journal, connections=connections, tasks=tasks, spans=spans)
             budget = Budget(settings.memory_bytes)
             routes = Routes()
-            table = ChannelTable(engine=engine, routes=routes, budget=budget, clock=clock)
+            followers = {
+                factory.name: SettingsFollower(self._client, factory.config_map)
+                for factory in self._factories.values()
+                if factory.config_map
+            }
+            table = ChannelTable(
+                engine=engine,
+                routes=routes,
+                budget=budget,
+                clock=clock,
+                settings={name: follower.settings for name, follower in followers.items()},
+                process=self._name,
+            )
             failures = self._failures(journal, tasks)
             readiness = Readiness(table=table, budget=budget, client=self._client, tracing=tracing)
             ingress = IngressMetrics()
@@ -147,7 +159,7 @@ class DataPlane:
             )
             await admin.start(self._sockets[1])
             reporter = Reporter(self._client, name=self._name, instance=secrets.token_hex(8))
-            following = tasks.create_task(self._follow(table, reporter, server, readiness, started))
+            following = tasks.create_task(self._follow(table, reporter, server, readiness, followers.values(), started))
             pace.start()
             await stop.wait()
 
@@ -186,10 +198,15 @@ class DataPlane:
         reporter: Reporter,
         server: HttpServer,
         readiness: Readiness,
+        followers: Collection[SettingsFollower],
         started: Callable[[], None],
     ) -> None:
         async with asyncio.TaskGroup() as tasks:
             await reporter.register()
+            for follower in followers:
+                tasks.create_task(follower.run())
+            for follower in followers:  # before the channels that need them
+                await follower.synced()
             caches = []
             for factory in self._factories.values():
                 cache = Cache(self._client, factory.kind)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from eventing.channels import Budget, Channel, ChannelFactory
+from eventing.channels import BackEndSettings, Budget, Channel, ChannelFactory, ChannelHost, Order
 from eventing.delivery.connections import Target, target, unreachable
 from eventing.delivery.policy import Policy
 from eventing.delivery.traced import TracedWorker
@@ -55,7 +55,8 @@ class Served:
 
 
 class ChannelTable:
-    """All channels of this process. `stop_s` bounds how long a removed subscriber's last attempts may take."""
+    """All channels of this process. `stop_s` bounds how long a removed subscriber's last attempts may take; `settings` are what
+    the back ends are set up with, by name, and `process` is the name of this process among those that serve the same channels."""
 
     def __init__(
         self,
@@ -65,12 +66,16 @@ class ChannelTable:
         budget: Budget,
         clock: Callable[[], float],
         stop_s: float = 60.0,
+        settings: Mapping[str, BackEndSettings] | None = None,
+        process: str = "",
     ) -> None:
         self._engine = engine
         self._routes = routes
         self._budget = budget
         self._clock = clock
         self._stop_s = stop_s
+        self._settings = settings or {}
+        self._process = process
         self._served: dict[str, Served] = {}
         self._ending: set[SubscriptionWorker] = set()
         self.unapplied: dict[str, str] = {}  # channels whose objects are at fault, and how
@@ -110,7 +115,7 @@ class ChannelTable:
     def _open(self, key: str, factory: ChannelFactory, channel: Object) -> Served:
         metadata = channel["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
-        opened = factory.open(channel, budget=self._budget, clock=self._clock)
+        opened = factory.open(channel, self._host(factory))
         route = Route(f"{namespace}/{name}", opened, ChannelMetrics(namespace, name))
         created = (metadata.get("creationTimestamp", ""), factory.kind.kind)
         served = Served(key, metadata["uid"], created, opened, route, factory)
@@ -118,6 +123,10 @@ class ChannelTable:
         self._served[key] = served
         self._address(route.name)
         return served
+
+    def _host(self, factory: ChannelFactory) -> ChannelHost:
+        settings = self._settings.get(factory.name) or BackEndSettings()
+        return ChannelHost(self._budget, self._clock, settings, self._process, self._engine.journal.prefix)
 
     def _address(self, name: str) -> None:
         """Give the address `/NAMESPACE/NAME` to the channel that came first (design: AddressTaken)."""
@@ -135,14 +144,14 @@ class ChannelTable:
         for uid, subscriber in wanted.items():
             if served.subscribers.get(uid) == subscriber or uid in served.leaving:
                 continue
-            delivery = _delivery(subscriber)
+            delivery = _delivery(subscriber, served.channel.order(subscriber))
             known = served.workers.get(uid)
             if known is not None:
                 known.update(delivery)
             else:
                 metrics = SubscriptionMetrics(subscriber.namespace, served.route.metrics.name, subscriber.name or uid)
                 worker = self._worker(uid, delivery, metrics)
-                worker.start(served.channel.attach(uid, worker, order=delivery.order))
+                worker.start(served.channel.attach(subscriber, worker, order=delivery.order))
                 served.workers[uid] = worker
             served.subscribers[uid] = subscriber
         due = tuple(worker.number for worker in served.workers.values())
@@ -264,7 +273,7 @@ class ChannelTable:
             worker.give_up()
 
 
-def _delivery(subscriber: Subscriber) -> Delivery:
+def _delivery(subscriber: Subscriber, order: Order) -> Delivery:
     options = subscriber.delivery
     namespace = subscriber.namespace
 
@@ -293,4 +302,5 @@ def _delivery(subscriber: Subscriber) -> Delivery:
         ),
         format=options.format or "",
         concurrency=subscriber.concurrency,
+        order=order,
     )

@@ -28,11 +28,7 @@ class Delivery:
     policy: Policy = field(default_factory=Policy)
     format: str = ""  # "" as received | json | binary
     concurrency: int = 10
-
-    @property
-    def order(self) -> Order:
-        """One delivery at a time means that order matters (docs/delivery.md)."""
-        return Order.SUBSCRIPTION if self.concurrency == 1 else Order.NONE
+    order: Order = Order.NONE
 
 
 class Engine:

@@ -111,6 +111,9 @@ class SubscriptionWorker:
     def evicted(self, lease: Lease, reason: str) -> None:
         self._endings.evict(lease.event, reason)
 
+    def arrived(self, event: Event, origin: str) -> None:
+        event.receipt = self._journal.adopted(event, self.number, origin)
+
     # Waiter
 
     def connected(self, connection: Connection) -> None:

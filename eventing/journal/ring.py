@@ -240,6 +240,10 @@ class Journal:
         """The subscriber of this number has another address now."""
         self.places.rename(number, subscription, uid, uri)
 
+    def adopted(self, event: Event, subscriber: int, origin: str) -> int:
+        """A receipt of this process for an event that was accepted by another, or by an earlier one."""
+        return self.next_receipt()
+
     # reading: what is common to all
 
     def receipt_text(self, receipt: int) -> str:

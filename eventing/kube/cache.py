@@ -41,7 +41,7 @@ class Change:
 
 
 class Cache:
-    """The objects of one kind, of one namespace or of all.
+    """The objects of one kind, of one namespace or of all; with `name` the one object of that name in its namespace.
 
     An object in the cache is replaced, never altered: who holds one holds a snapshot and must not change it.
     Handlers are called one after the other, in the order of the changes, from the loop; they must not block.
@@ -53,12 +53,14 @@ class Cache:
         kind: Kind,
         namespace: str | None = None,
         *,
+        name: str = "",
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         rand: random.Random | None = None,
     ) -> None:
         self.kind = kind
         self._client = client
         self._namespace = namespace
+        self._selected = {"name": name} if name else {}
         self._sleep = sleep
         self._random = rand or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._objects = Snapshots()
@@ -127,7 +129,7 @@ class Cache:
             progress = False
             try:
                 if version is None:
-                    items, version = await self._client.list(self.kind, self._namespace)
+                    items, version = await self._client.list(self.kind, self._namespace, **self._selected)
                     self._replace(items)
                     self._synced.set()
                 watch = self._client.watch(
@@ -135,6 +137,7 @@ class Cache:
                     self._namespace,
                     resource_version=version,
                     timeout_s=self._random.uniform(*_WATCH_S),
+                    **self._selected,
                 )
                 async with contextlib.aclosing(watch):
                     async for type_, obj in watch:

@@ -57,9 +57,11 @@ class KubeClient:
         """One object; ObjectNotFoundError where there is none."""
         return await self._call("GET", _path(kind, namespace, name))
 
-    async def list(self, kind: Kind, namespace: str | None = None, label_selector: str = "") -> tuple[list[Object], str]:
-        """All objects (of one namespace, or of all), read in pages, and the resource version to watch from."""
-        query = {"limit": str(_PAGE)} | ({"labelSelector": label_selector} if label_selector else {})
+    async def list(
+        self, kind: Kind, namespace: str | None = None, label_selector: str = "", *, name: str = ""
+    ) -> tuple[list[Object], str]:
+        """All objects (of one namespace, or of all; of one name), read in pages, and the resource version to watch from."""
+        query = {"limit": str(_PAGE)} | _selecting(name) | ({"labelSelector": label_selector} if label_selector else {})
         items: list[Object] = []
         while True:
             try:
@@ -68,7 +70,7 @@ class KubeClient:
                 if "continue" not in query:
                     raise
                 # The pages' snapshot is gone: read all in one go, which needs none.
-                query = {key: value for key, value in query.items() if key == "labelSelector"}
+                query = {key: value for key, value in query.items() if key in {"labelSelector", "fieldSelector"}}
                 items = []
                 continue
             for item in page.get("items") or ():
@@ -123,7 +125,7 @@ class KubeClient:
         await self._call("DELETE", _path(kind, namespace, name), None, options)
 
     async def watch(
-        self, kind: Kind, namespace: str | None = None, *, resource_version: str, timeout_s: float
+        self, kind: Kind, namespace: str | None = None, *, resource_version: str, timeout_s: float, name: str = ""
     ) -> AsyncGenerator[tuple[str, Object]]:
         """(ADDED | MODIFIED | DELETED | BOOKMARK, object) as they come, until the server ends it
         (`timeout_s`).
@@ -135,6 +137,7 @@ class KubeClient:
             "resourceVersion": resource_version,
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(max(1, int(timeout_s))),
+            **_selecting(name),
         }
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S, sock_read=timeout_s + _WATCH_GRACE_S)
         try:
@@ -250,6 +253,10 @@ class KubeClient:
         cause = str(error) or type(error).__name__
         self.outage = Outage(self.outage.since if self.outage else time.monotonic(), cause)
         return ApiUnavailableError(0, "Unreachable", f"no usable answer from {self._cluster.server}: {cause}")
+
+
+def _selecting(name: str) -> dict[str, str]:
+    return {"fieldSelector": f"metadata.name={name}"} if name else {}
 
 
 def _path(kind: Kind, namespace: str | None, name: str = "", subresource: str = "") -> str:

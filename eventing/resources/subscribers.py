@@ -18,6 +18,7 @@ __all__ = [
     "DEFAULT_CONCURRENCY",
     "JOURNAL_DATA_ANNOTATION",
     "OPTION_PREFIX",
+    "ORDER_ANNOTATION",
     "Delivery",
     "Subscriber",
     "read_subscribers",
@@ -25,6 +26,7 @@ __all__ = [
 
 OPTION_PREFIX: Final = "eventing-mesh.dev/"
 CONCURRENCY_ANNOTATION: Final = OPTION_PREFIX + "concurrency"
+ORDER_ANNOTATION: Final = OPTION_PREFIX + "order"  # none | key | partition | subscription, as far as the channel keeps it
 JOURNAL_DATA_ANNOTATION: Final = OPTION_PREFIX + "journal-data"  # of a channel: keep (default) | omit
 CONCURRENCY_LIMIT: Final = 1000
 DEFAULT_CONCURRENCY: Final = 10
@@ -64,6 +66,11 @@ class Subscriber:
         """Deliveries in flight at a time, 1 to 1000; 1 keeps order."""
         text = self.annotations.get(CONCURRENCY_ANNOTATION, "")
         return min(max(int(text), 1), CONCURRENCY_LIMIT) if text.isascii() and text.isdigit() else DEFAULT_CONCURRENCY
+
+    @property
+    def order(self) -> str:
+        """The order that is asked for by annotation, "" where none is."""
+        return self.annotations.get(ORDER_ANNOTATION, "")
 
 
 def read_subscribers(channel: Object) -> tuple[Subscriber, ...]:

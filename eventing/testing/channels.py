@@ -9,7 +9,7 @@ import asyncio
 import inspect
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, TypeVar
 
 import pytest
@@ -17,9 +17,10 @@ import pytest
 from eventing.channels import Channel, ChannelFactory, Cursor, Lease, Order, Provisioner
 from eventing.errors import ChannelFullError, ChannelUnavailableError, EventTooLargeError
 from eventing.event import Event
+from eventing.resources import subscribers
 from eventing.resources.kinds import Object
 
-__all__ = ["CLAUSES", "ChannelContract", "ChannelHarness", "RecordingConsumer", "clause", "clauses_of", "event"]
+__all__ = ["CLAUSES", "ChannelContract", "ChannelHarness", "RecordingConsumer", "clause", "clauses_of", "event", "subscription"]
 
 CLAUSES: Final = tuple(f"C-{number:02d}" for number in range(1, 29))
 # Clauses that need a broker to be killed, cut or restarted, or a second process: the fault tests of a durable back end.
@@ -50,6 +51,11 @@ def event(id_: str, *, key: str = "", data: bytes = b"{}") -> Event:
     return Event(attributes | ({"partitionkey": key} if key else {}), data)
 
 
+def subscription(uid: str, annotations: Mapping[str, str] | None = None) -> subscribers.Subscriber:
+    """A subscriber as an entry of the channel has it."""
+    return subscribers.Subscriber(uid, uid, "default", 1, "http://127.0.0.1:9/", annotations=annotations or {})
+
+
 class RecordingConsumer:
     """A consumer that takes nothing by itself."""
 
@@ -58,6 +64,7 @@ class RecordingConsumer:
         self.wakes = 0
         self.gone: list[Lease] = []
         self.evictions: list[tuple[str, str]] = []
+        self.arrivals: list[tuple[str, str]] = []
         self.calling = False
         self.reentered = False
 
@@ -71,6 +78,9 @@ class RecordingConsumer:
 
     def evicted(self, lease: Lease, reason: str) -> None:
         self.evictions.append((lease.event.id, reason))
+
+    def arrived(self, event: Event, origin: str) -> None:
+        self.arrivals.append((event.id, origin))
 
 
 class ChannelHarness(ABC):
@@ -161,9 +171,9 @@ class ChannelContract:
     async def subscribed(
         self, harness: ChannelHarness, channel: Channel, uid: str = "uid-1", order: Order = Order.NONE
     ) -> Subscriber:
-        await harness.provisioner.ensure_subscription(harness.channel, uid)
+        await harness.provisioner.ensure_subscription(harness.channel, subscription(uid))
         consumer = RecordingConsumer()
-        return Subscriber(channel.attach(uid, consumer, order=order), consumer)
+        return Subscriber(channel.attach(subscription(uid), consumer, order=order), consumer)
 
     async def test_runs_on_the_back_end_that_it_names(self, harness: ChannelHarness) -> None:
         """A suite that silently tests another back end is worse than none."""
@@ -177,20 +187,20 @@ class ChannelContract:
         subscriber = await self.subscribed(harness, channel)
         await stored(channel, event("1"))
         await harness.provisioner.ensure(harness.channel)
-        await harness.provisioner.ensure_subscription(harness.channel, "uid-1")
+        await harness.provisioner.ensure_subscription(harness.channel, subscription("uid-1"))
         assert ids(await subscriber.taken(1)) == ["1"]
 
     @clause("C-02")
     async def test_everything_published_after_subscribing_is_due(self, harness: ChannelHarness) -> None:
         channel = await harness.open()
         await stored(channel, event("before"))
-        await harness.provisioner.ensure_subscription(harness.channel, "uid-1")
+        await harness.provisioner.ensure_subscription(harness.channel, subscription("uid-1"))
         consumer = RecordingConsumer()
         if channel.capabilities.durable:
             await stored(channel, event("1"))
-            subscriber = Subscriber(channel.attach("uid-1", consumer), consumer)
+            subscriber = Subscriber(channel.attach(subscription("uid-1"), consumer), consumer)
         else:
-            subscriber = Subscriber(channel.attach("uid-1", consumer), consumer)
+            subscriber = Subscriber(channel.attach(subscription("uid-1"), consumer), consumer)
             await stored(channel, event("1"))
         await stored(channel, event("2"))
         assert sorted(ids(await subscriber.taken(2))) == ["1", "2"]
@@ -391,12 +401,12 @@ class ChannelContract:
     async def test_an_order_that_is_not_declared_is_refused(self, harness: ChannelHarness) -> None:
         channel = await harness.open()
         for order in Order:
-            await harness.provisioner.ensure_subscription(harness.channel, f"uid-{order.value}")
+            await harness.provisioner.ensure_subscription(harness.channel, subscription(f"uid-{order.value}"))
             if order in channel.capabilities.orders:
-                channel.attach(f"uid-{order.value}", RecordingConsumer(), order=order)
+                channel.attach(subscription(f"uid-{order.value}"), RecordingConsumer(), order=order)
             else:
                 with pytest.raises(ValueError, match=order.value):
-                    channel.attach(f"uid-{order.value}", RecordingConsumer(), order=order)
+                    channel.attach(subscription(f"uid-{order.value}"), RecordingConsumer(), order=order)
 
     @clause("C-21", "C-25")
     async def test_leases_that_are_out_at_the_end_are_lost(self, harness: ChannelHarness) -> None:
@@ -458,7 +468,7 @@ class ChannelContract:
         await channel.aclose(time.monotonic() + WITHIN_S)
         again = await harness.open()
         consumer = RecordingConsumer()
-        reattached = Subscriber(again.attach("uid-1", consumer), consumer)
+        reattached = Subscriber(again.attach(subscription("uid-1"), consumer), consumer)
         if again.capabilities.durable:
             assert "2" in ids(await reattached.taken(1))
         else:

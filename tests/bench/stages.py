@@ -11,9 +11,10 @@ from typing import Any
 import uvloop
 
 from eventing.bindings.http import decode
-from eventing.channels import Budget
+from eventing.channels import Budget, ChannelHost
 from eventing.event import Event
 from eventing.observe.metrics import SubscriptionMetrics
+from eventing.testing.channels import subscription
 from eventing.wire.client import Connection
 from eventing.wire.server_connection import ServerConnection
 from tests.bench.report import grid
@@ -156,6 +157,8 @@ class _Sink:
 
     def evicted(self, lease: Any, reason: str) -> None: ...
 
+    def arrived(self, event: Any, origin: str) -> None: ...
+
 
 async def _parts(size: int, rounds: int) -> list[Stage]:
     count = 320
@@ -213,9 +216,9 @@ async def _parts(size: int, rounds: int) -> list[Stage]:
 
         accepted, attempted, counted = (_least(run, count, rounds) for run in (accept, attempt, count_up))
         metadata = {"metadata": {"name": "c", "namespace": "default", "uid": "c", "generation": 1}, "spec": {}}
-        channel = rig.factory.open(metadata, budget=Budget(1 << 30), clock=time.monotonic)
+        channel = rig.factory.open(metadata, ChannelHost(Budget(1 << 30), time.monotonic))
         sink = _Sink()
-        sink.cursor = channel.attach("s", sink)
+        sink.cursor = channel.attach(subscription("s"), sink)
         sink.cursor.wake()
         batch = [event]
         kept = _least(lambda: [channel.publish(batch) for _ in range(count)], count, rounds)

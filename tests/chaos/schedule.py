@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import uvloop
 
+from eventing.channels import ChannelHost
 from eventing.journal import Decision, Rule
 from eventing.resources.kinds import Object
 from eventing.testing.clock import VirtualClock
@@ -160,8 +161,8 @@ def tighten(mesh: DataPlaneRig, events: int) -> None:
     """Channels that are opened from now on overflow when a subscription is so many events behind."""
     opened = mesh.factory.open
 
-    def narrow(channel: Object, **options: Any) -> Any:
-        made: Any = opened(channel, **options)
+    def narrow(channel: Object, host: ChannelHost) -> Any:
+        made: Any = opened(channel, host)
         made.max_events, made._clear_number, made._scan_number = events, events, events // 2
         return made
 

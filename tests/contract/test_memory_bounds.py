@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from eventing.channels import Budget, Lease, Order
 from eventing.errors import ChannelFullError
 from eventing.testing.channels import event
+from eventing.testing.channels import subscription as entry
 from eventing_memory.channel import OVERFLOW_ANNOTATION, MemoryChannel
 
 EVENTS, BYTES = 6, 8000
@@ -81,7 +82,7 @@ class MemoryMachine(RuleBasedStateMachine):
         self.number += 1
         consumer = Consumer()
         order = Order.SUBSCRIPTION if ordered else Order.NONE
-        cursor = self._in_loop(lambda: self.channel.attach(f"s{self.number}", consumer, order=order))
+        cursor = self._in_loop(lambda: self.channel.attach(entry(f"s{self.number}"), consumer, order=order))
         self.subscriptions[self.number] = Subscription(cursor, consumer, ordered=ordered)
 
     @rule(refuse=st.booleans())

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from eventing.channels import Budget, Channel, Provisioner, channel_factories
+from eventing.channels import BackEndSettings, Budget, Channel, ChannelHost, Provisioner, channel_factories
 from eventing.resources.kinds import Object
 from eventing.testing.channels import (
     CLAUSES,
@@ -24,10 +24,10 @@ class MemoryHarness(ChannelHarness):
         super().__init__(channel_factories()["memory"])
         self._budget = Budget(1 << 30)
         self._opened: list[Channel] = []
-        self._provisioner = self.factory.provisioner({})
+        self._provisioner = self.factory.provisioner(BackEndSettings())
 
     async def open(self) -> Channel:
-        channel = self.factory.open(self.channel, budget=self._budget, clock=time.monotonic)
+        channel = self.factory.open(self.channel, ChannelHost(self._budget, time.monotonic))
         self._opened.append(channel)
         return channel
 

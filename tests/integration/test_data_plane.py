@@ -59,12 +59,14 @@ class TinyApi(KubeClient):
         if self.away:
             raise ApiUnavailableError(503, "ServiceUnavailable", "away")
 
-    async def list(self, kind: Kind, namespace: str | None = None, label_selector: str = "") -> tuple[list[Object], str]:
+    async def list(
+        self, kind: Kind, namespace: str | None = None, label_selector: str = "", *, name: str = ""
+    ) -> tuple[list[Object], str]:
         self._here()
         return copy.deepcopy(list(self.channels.values())), str(self.version)
 
     async def watch(
-        self, kind: Kind, namespace: str | None = None, *, resource_version: str, timeout_s: float
+        self, kind: Kind, namespace: str | None = None, *, resource_version: str, timeout_s: float, name: str = ""
     ) -> AsyncGenerator[tuple[str, Object]]:
         self._here()
         queue: asyncio.Queue[tuple[str, Object] | None] = asyncio.Queue()

@@ -6,12 +6,12 @@ import copy
 import itertools
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
-from eventing.channels import Budget, Channel, Provisioned
+from eventing.channels import BackEndSettings, Channel, ChannelHost, Provisioned
 from eventing.control import Controllers
 from eventing.errors import ObjectConflictError, ObjectExistsError, ObjectNotFoundError
 from eventing.kube import Cache, KubeClient
@@ -22,6 +22,7 @@ from eventing.resources.core import CORE_KINDS
 from eventing.resources.dataplane import DATA_PLANE, DATA_PLANE_NAMESPACE
 from eventing.resources.kinds import Admission, Kind, Object
 from eventing.resources.messaging import EVENTING_KINDS
+from eventing.resources.subscribers import Subscriber
 
 MEMORY = channelable_kind(kind="InMemoryChannel", plural="inmemorychannels", scoped=True)
 DURABLE = channelable_kind(kind="DurableChannel", plural="durablechannels", version="v1beta1")
@@ -77,24 +78,30 @@ class FakeApi(KubeClient):
         except KeyError:
             raise ObjectNotFoundError(404, "NotFound", f'{kind.plural} "{name}" not found') from None
 
-    async def list(self, kind: Kind, namespace: str | None = None, label_selector: str = "") -> tuple[list[Object], str]:
+    async def list(
+        self, kind: Kind, namespace: str | None = None, label_selector: str = "", *, name: str = ""
+    ) -> tuple[list[Object], str]:
         await asyncio.sleep(0)
         found = [
-            frozen(obj) for (plural, at, _), obj in self.objects.items() if plural == kind.plural and namespace in {None, at}
+            frozen(obj)
+            for (plural, at, called), obj in self.objects.items()
+            if plural == kind.plural and namespace in {None, at} and name in {"", called}
         ]
         return found, str(next(self.version))
 
     async def watch(
-        self, kind: Kind, namespace: str | None = None, *, resource_version: str, timeout_s: float
+        self, kind: Kind, namespace: str | None = None, *, resource_version: str, timeout_s: float, name: str = ""
     ) -> AsyncGenerator[tuple[str, Object]]:
         queue: asyncio.Queue[tuple[str, Object]] = asyncio.Queue()
         self.watchers.append((kind.plural, namespace, queue))
-        for (plural, at, _), obj in list(self.objects.items()):
+        for (plural, at, called), obj in list(self.objects.items()):
             late = int(obj["metadata"]["resourceVersion"]) > int(resource_version)
-            if late and plural == kind.plural and namespace in {None, at}:
+            if late and plural == kind.plural and namespace in {None, at} and name in {"", called}:
                 yield "MODIFIED", frozen(obj)
         while True:
-            yield await queue.get()
+            type_, obj = await queue.get()
+            if name in {"", obj["metadata"]["name"]}:
+                yield type_, obj
 
     async def create(self, kind: Kind, obj: Object, *, field_manager: str = "") -> Object:
         return await self.write("create", kind, obj, user=CONTROLLER_USER)
@@ -229,15 +236,20 @@ class FakeFactory:
         self.name = name
         self.kind = kind
         self.external = external
+        self.shared = external
+        self.config_map = f"{name}-config" if external else ""
+        self.options: frozenset[str] = frozenset({"group.id"}) if external else frozenset()
+        self.settings = BackEndSettings()
         self.says = Provisioned(True)
         self.says_of_subscription: dict[str, Provisioned] = {}
         self.calls: Counter[str] = Counter()
         self.closed = False
 
-    def provisioner(self, config: Mapping[str, str]) -> "FakeFactory":
+    def provisioner(self, settings: BackEndSettings) -> "FakeFactory":
+        self.settings = settings
         return self
 
-    def open(self, channel: Object, *, budget: Budget, clock: Callable[[], float]) -> Channel:
+    def open(self, channel: Object, host: ChannelHost) -> Channel:
         raise NotImplementedError
 
     async def ensure(self, channel: Object) -> Provisioned:
@@ -247,9 +259,9 @@ class FakeFactory:
     async def remove(self, channel: Object) -> None:
         self.calls["remove"] += 1
 
-    async def ensure_subscription(self, channel: Object, subscription_uid: str) -> Provisioned:
+    async def ensure_subscription(self, channel: Object, subscriber: Subscriber) -> Provisioned:
         self.calls["ensure_subscription"] += 1
-        return self.says_of_subscription.get(subscription_uid, Provisioned(True))
+        return self.says_of_subscription.get(subscriber.uid, Provisioned(True))
 
     async def remove_subscription(self, channel: Object, subscription_uid: str) -> None:
         self.calls[f"remove {subscription_uid}"] += 1
@@ -293,9 +305,10 @@ class Mesh:
     async def channel(self, name: str = "orders", **spec: Any) -> Object:
         return await self.apply("channels", name, spec=spec)
 
-    async def subscription(self, name: str = "sub", *, channel: str = "orders", **spec: Any) -> Object:
+    async def subscription(self, name: str = "sub", *, channel: str | Object = "orders", **spec: Any) -> Object:
         annotations = spec.pop("annotations", {})
-        reference = {"apiVersion": "messaging.knative.dev/v1", "kind": "Channel", "name": channel}
+        named = {"apiVersion": "messaging.knative.dev/v1", "kind": "Channel", "name": channel}
+        reference = named if isinstance(channel, str) else channel
         spec = {"channel": reference, "subscriber": {"uri": f"http://{name}.example.com/"}} | spec
         return await self.apply("subscriptions", name, spec=spec, annotations=annotations)
 

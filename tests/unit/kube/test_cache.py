@@ -29,14 +29,14 @@ class Script(KubeClient):
         self.events: asyncio.Queue[tuple[str, Object] | ApiError | None] = asyncio.Queue()
         self.watched_from: list[str] = []
 
-    async def list(self, kind: Kind, namespace: str | None = None, label_selector: str = "") -> Any:
+    async def list(self, kind: Kind, namespace: str | None = None, label_selector: str = "", *, name: str = "") -> Any:
         answer = await self.lists.get()
         if isinstance(answer, ApiError):
             raise answer
         return answer
 
     async def watch(
-        self, kind: Kind, namespace: str | None = None, *, resource_version: str, timeout_s: float
+        self, kind: Kind, namespace: str | None = None, *, resource_version: str, timeout_s: float, name: str = ""
     ) -> AsyncGenerator[tuple[str, Object]]:
         assert 300 <= timeout_s <= 600
         self.watched_from.append(resource_version)

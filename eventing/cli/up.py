@@ -18,6 +18,7 @@ from eventing.runtime.settings import (
     INGRESS_PORT,
     MAX_EVENT_BYTES,
     METRICS_PORT,
+    WORKERS_MAX,
     DeliverySettings,
     IngressSettings,
     UpSettings,
@@ -40,6 +41,16 @@ def up(
         int,
         typer.Option(min=0, max=65535, envvar="EVENTING_METRICS_PORT", help="Port of metrics and trace; 0: any free one."),
     ] = METRICS_PORT,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=WORKERS_MAX,
+            envvar="EVENTING_WORKERS",
+            help="Data-plane processes that share the ingress port and the load; their metrics are on the ports from "
+            "--metrics-port on. In-memory channels need 1.",
+        ),
+    ] = 1,
     max_event_size: Annotated[
         int,
         typer.Option(
@@ -126,6 +137,7 @@ def up(
 
     Example: eventing up -f my-channel.yaml -f my-subscriptions.yaml
     """
+    _check_workers(workers, metrics_port, quickstart=quickstart)
     settings = UpSettings(
         data_dir=str(data_dir.expanduser().absolute() if data_dir else default_data_dir()),
         host=host,
@@ -136,6 +148,7 @@ def up(
         log_format=log_format,
         drain_s=drain_timeout,
         journal=journal,
+        workers=workers,
         bin_dir="" if shutil.which("eventing") else str(Path(sys.executable).parent),
         manifests_fd=_spool(filename) if filename else None,
         ingress=_ingress(max_event_size, ingress_cert, ingress_key, ingress_ca),
@@ -146,6 +159,15 @@ def up(
     os.execv(  # noqa: S606 - our own interpreter and module
         sys.executable, [sys.executable, "-P", "-m", "eventing.runtime.supervisor", settings.to_json()]
     )
+
+
+def _check_workers(workers: int, metrics_port: int, *, quickstart: bool) -> None:
+    if workers > 1 and quickstart:
+        text = "the built-in example has an in-memory channel, which needs one data-plane process: leave one of the two out"
+        raise typer.BadParameter(text, param_hint="--quickstart with --workers")
+    if metrics_port and metrics_port + workers - 1 > 65535:
+        text = f"{workers} data-plane processes need as many ports from {metrics_port} on, and 65535 is the last"
+        raise typer.BadParameter(text, param_hint="--metrics-port")
 
 
 def _ingress(max_event_bytes: int, certificate: Path | None, key: Path | None, ca: Path | None) -> IngressSettings:

@@ -18,13 +18,18 @@ def banner(settings: UpSettings, endpoints: Endpoints, took_s: float) -> str:
     usual = default_data_dir({name: value for name, value in os.environ.items() if name != "EVENTING_DATA_DIR"})
     elsewhere = "" if data_dir == usual else f" --data-dir {shlex.quote(settings.data_dir)}"
     kubeconfig = shlex.quote(str(data_dir / "kubeconfig"))
+    several = (
+        f"\n  data plane  {settings.workers} processes; in-memory channels need one and are not served"
+        if settings.workers > 1
+        else ""
+    )
     path = f"\n  export PATH={shlex.quote(settings.bin_dir)}:$PATH" if settings.bin_dir else ""
     return f"""
 eventing-mesh {__version__} is ready, after {took_s:.1f} s. Ctrl-C stops it.
 
   events to   {endpoints.ingress}/NAMESPACE/CHANNEL
-  metrics     {endpoints.metrics}/metrics
-  data        {settings.data_dir}
+  metrics     {endpoints.metrics}/metrics{_further(endpoints)}
+  data        {settings.data_dir}{several}
 
   export KUBECONFIG={kubeconfig}{path}
 
@@ -35,3 +40,13 @@ In another terminal, after {"those lines" if path else "that line"}:
   eventing trace{elsewhere} ID
 
 """
+
+
+def _further(endpoints: Endpoints) -> str:
+    """The ports of the other data-plane processes."""
+    ports = [url.rpartition(":")[2] for url in endpoints.data_planes.values() if url != endpoints.metrics]
+    if not ports:
+        return ""
+    consecutive = [str(int(ports[0]) + number) for number in range(len(ports))]
+    those = f"{ports[0]} to {ports[-1]}" if ports == consecutive and len(ports) > 2 else ", ".join(ports)
+    return f", and on port{'s' if len(ports) > 1 else ''} {those}"

@@ -21,7 +21,7 @@ from eventing.runtime.apply import apply
 from eventing.runtime.data_directory import DataDirectory
 from eventing.runtime.ingress_tls import trust_anchors
 from eventing.runtime.listeners import advertised_host
-from eventing.runtime.settings import DATA_PLANE_NAME, ChildSettings
+from eventing.runtime.settings import ChildSettings, data_plane_names
 from eventing.runtime.tokens import Tokens
 
 __all__ = ["Control"]
@@ -74,7 +74,7 @@ class Control:
                     factories=factories,
                     ingress_url=settings.endpoints.ingress,
                     ingress_ca=ingress_ca,
-                    data_planes=(DATA_PLANE_NAME,),
+                    data_planes=data_plane_names(settings.workers),
                 )
                 server.show(controllers.collector)
                 reconciling = tasks.create_task(controllers.run())

@@ -129,7 +129,7 @@ class DataDirectory:
             return Endpoints.from_json(self.endpoints.read_text())
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StartError(f"{self.endpoints} is damaged ({error}): restart the mesh") from error
 
     @staticmethod

@@ -15,7 +15,7 @@ from eventing.kube import Cluster, KubeClient
 from eventing.observe.traces import tracing
 from eventing.runtime.data_directory import DataDirectory
 from eventing.runtime.ingress_tls import IngressTls
-from eventing.runtime.settings import DATA_PLANE_NAME, ChildSettings
+from eventing.runtime.settings import ChildSettings
 from eventing.runtime.tokens import Tokens
 from eventing.wire.request import ServerLimits
 
@@ -42,7 +42,7 @@ class DataPlaneRole:
         tls = IngressTls(settings.ingress) if settings.ingress.certificate else None
         try:
             data_plane = DataPlane(
-                name=DATA_PLANE_NAME,
+                name=settings.data_plane,
                 client=client,
                 factories=channel_factories(),
                 ingress=socket.socket(fileno=settings.sockets["ingress"]),

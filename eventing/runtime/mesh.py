@@ -21,7 +21,7 @@ from eventing.runtime.data_plane import DataPlaneRole
 from eventing.runtime.ingress_tls import check
 from eventing.runtime.listeners import bind, port_of
 from eventing.runtime.mesh_client import MeshClient
-from eventing.runtime.settings import ChildSettings, DeliverySettings, Endpoints, IngressSettings
+from eventing.runtime.settings import DATA_PLANE_NAME, ChildSettings, DeliverySettings, Endpoints, IngressSettings
 from eventing.runtime.tokens import Tokens
 
 __all__ = ["Mesh"]
@@ -150,9 +150,8 @@ class Mesh:
         assert self._directory is not None
         listeners = {name: bind(name, "127.0.0.1", port, f"{name}_port") for name, port in self._ports.items()}
         schemes = {"api": "https", "ingress": self._ingress.scheme}
-        self._endpoints = Endpoints(
-            **{name: f"{schemes.get(name, 'http')}://127.0.0.1:{port_of(listener)}" for name, listener in listeners.items()}
-        )
+        urls = {name: f"{schemes.get(name, 'http')}://127.0.0.1:{port_of(listener)}" for name, listener in listeners.items()}
+        self._endpoints = Endpoints(urls["api"], urls["ingress"], urls["metrics"], {DATA_PLANE_NAME: urls["metrics"]})
         return ChildSettings(
             role="mesh",
             data_dir=str(self._directory.path),

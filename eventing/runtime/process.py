@@ -4,10 +4,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from eventing.runtime.settings import ChildSettings
@@ -28,11 +28,12 @@ class Role:
 
     name: str
     entry: str
-    sockets: tuple[str, ...] = ()  # names of the listeners that it inherits
+    sockets: Mapping[str, str] = field(default_factory=dict)  # what it inherits: its own name for it -> the listener's
     after: tuple[str, ...] = ()  # roles that must be ready before it gets its settings; those needed first come first
     stop_rank: int = 0  # lower stops first
     holds: str = ""  # what is lost, in words, when its process does not come to its own end
     essential: bool = True  # the mesh is ready when all essential ones are; one that fails during the start ends it
+    data_plane: str = ""  # the name under which it reports as a data-plane process; "": it is none
 
 
 # glibc keeps what large answers and thread pools have freed unless it is told otherwise; elsewhere these say nothing.

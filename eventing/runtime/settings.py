@@ -13,36 +13,49 @@ __all__ = [
     "INGRESS_PORT",
     "MAX_EVENT_BYTES",
     "METRICS_PORT",
+    "WORKERS_MAX",
     "ChildSettings",
     "DeliverySettings",
     "Endpoints",
     "IngressSettings",
     "UpSettings",
+    "data_plane_names",
 ]
 
-DATA_PLANE_NAME: Final = "embedded"  # of the one data-plane process that a mesh runs; it always comes back under it
+DATA_PLANE_NAME: Final = "embedded"  # of a data-plane process that runs alone
+WORKERS_MAX: Final = 64
 API_PORT: Final = 7443
 INGRESS_PORT: Final = 8080
 METRICS_PORT: Final = 9464
 MAX_EVENT_BYTES: Final = 1 << 20
 
 
+def data_plane_names(workers: int) -> tuple[str, ...]:
+    """The names of a mesh's data-plane processes; each always comes back under its own."""
+    return (DATA_PLANE_NAME,) if workers == 1 else tuple(f"{DATA_PLANE_NAME}-{number}" for number in range(workers))
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where the running mesh listens: URLs without a trailing slash, as in `DATA_DIR/endpoints.json`."""
+    """Where the running mesh listens: URLs without a trailing slash, as in `DATA_DIR/endpoints.json`.
+
+    `metrics` is the first data-plane process's; `data_planes` has those of all, by name ({}: there is that one only).
+    """
 
     api: str
     ingress: str
     metrics: str
+    data_planes: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Raises ValueError, KeyError or TypeError where `text` is not such a file."""
+        """Raises ValueError, KeyError, TypeError or AttributeError where `text` is not such a file."""
         members = json.loads(text)
-        return cls(api=str(members["api"]), ingress=str(members["ingress"]), metrics=str(members["metrics"]))
+        planes = {str(name): str(url) for name, url in members.get("data_planes", {}).items()}
+        return cls(str(members["api"]), str(members["ingress"]), str(members["metrics"]), planes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +98,7 @@ class UpSettings:
     stall_s: float = 30.0  # how long the event loop of a child may be stuck until the child is ended and started again
     bin_dir: str = ""  # where the command is; "" where a shell finds it without being told
     journal: bool = True  # keep what happens to each event, for `eventing trace`
+    workers: int = 1  # data-plane processes; the admin port of each further one is the next after `metrics_port`
     manifests_fd: int | None = None  # inherited file that holds the manifests of `-f`, as JSON; None: there are none
     ingress: IngressSettings = field(default_factory=IngressSettings)
     delivery: DeliverySettings = field(default_factory=DeliverySettings)
@@ -107,6 +121,8 @@ class ChildSettings:
     data_dir: str
     host: str
     endpoints: Endpoints
+    data_plane: str = DATA_PLANE_NAME  # of the role dataplane: its name
+    workers: int = 1  # data-plane processes in all
     sockets: dict[str, int] = field(default_factory=dict)  # name (api, ingress, metrics, subscriber) -> inherited fd
     log_format: LogFormat = "text"
     drain_s: float = 10.0

@@ -25,36 +25,50 @@ from eventing.runtime.banner import banner
 from eventing.runtime.data_directory import DataDirectory
 from eventing.runtime.listeners import advertised_host, bind, port_of
 from eventing.runtime.process import STUCK, Child, Role
-from eventing.runtime.settings import ChildSettings, Endpoints, UpSettings
+from eventing.runtime.settings import DATA_PLANE_NAME, ChildSettings, Endpoints, UpSettings, data_plane_names
 
-__all__ = ["ROLES", "Supervisor", "main"]
+__all__ = ["Supervisor", "main", "roles_of"]
 
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _STOP_GRACE_S: Final = 5.0  # to stop, apart from draining
 _INTERRUPTED: Final = 130  # as a shell has it
 _LISTENERS: Final = {"api": "Kubernetes API", "ingress": "ingress", "metrics": "metrics endpoint"}
 
-ROLES: Final = (
+
+def roles_of(settings: UpSettings) -> tuple[Role, ...]:
+    """The children that these settings ask for."""
     # The data plane stops first: it takes no more events and finishes what is in flight while the subscriber of the
     # quickstart still answers and the API still takes its last report.
-    Role("control", "eventing.runtime.control:Control", sockets=("api",), stop_rank=3),
-    Role(
-        "dataplane",
-        "eventing.runtime.data_plane:DataPlaneRole",
-        sockets=("ingress", "metrics"),
-        after=("control",),
-        stop_rank=1,
-        holds="what in-memory channels held",
-    ),
-)
-QUICKSTART: Final = Role(
-    "quickstart",
-    "eventing.runtime.quickstart:Quickstart",
-    sockets=("subscriber",),
-    after=("control", "dataplane"),
-    stop_rank=2,
-    essential=False,
-)
+    control = Role("control", "eventing.runtime.control:Control", sockets={"api": "api"}, stop_rank=3)
+    data_planes = [
+        Role(
+            name.replace(DATA_PLANE_NAME, "dataplane"),
+            "eventing.runtime.data_plane:DataPlaneRole",
+            sockets={"ingress": "ingress", "metrics": listener},
+            after=("control",),
+            stop_rank=1,
+            # Several serve no in-memory channels.
+            holds="what in-memory channels held" if settings.workers == 1 else "",
+            data_plane=name,
+        )
+        for name, listener in zip(data_plane_names(settings.workers), _admin_listeners(settings), strict=True)
+    ]
+    if not settings.quickstart:
+        return (control, *data_planes)
+    quickstart = Role(
+        "quickstart",
+        "eventing.runtime.quickstart:Quickstart",
+        sockets={"subscriber": "subscriber"},
+        after=("control", *(role.name for role in data_planes)),
+        stop_rank=2,
+        essential=False,
+    )
+    return (control, *data_planes, quickstart)
+
+
+def _admin_listeners(settings: UpSettings) -> list[str]:
+    """By what names the supervisor keeps the listeners of the data-plane processes' admin endpoints."""
+    return ["metrics", *(f"metrics-{number}" for number in range(1, settings.workers))]
 
 
 class Supervisor:
@@ -65,7 +79,7 @@ class Supervisor:
         settings: UpSettings,
         directory: DataDirectory,
         listeners: Mapping[str, socket.socket],
-        roles: tuple[Role, ...] = ROLES,
+        roles: tuple[Role, ...],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -81,6 +95,11 @@ class Supervisor:
             api=f"https://{host}:{port_of(listeners['api'])}",
             ingress=f"{settings.ingress.scheme}://{host}:{port_of(listeners['ingress'])}",
             metrics=f"http://{host}:{port_of(listeners['metrics'])}",
+            data_planes={
+                role.data_plane: f"http://{host}:{port_of(listeners[role.sockets['metrics']])}"
+                for role in roles
+                if role.data_plane
+            },
         )
         self._selector = selectors.DefaultSelector()
         self._children = {
@@ -91,7 +110,9 @@ class Supervisor:
                     data_dir=settings.data_dir,
                     host=settings.host,
                     endpoints=self._endpoints,
-                    sockets={name: listeners[name].fileno() for name in role.sockets},
+                    data_plane=role.data_plane,
+                    workers=settings.workers,
+                    sockets={name: listeners[listener].fileno() for name, listener in role.sockets.items()},
                     log_format=settings.log_format,
                     drain_s=settings.drain_s,
                     stall_s=settings.stall_s,
@@ -228,19 +249,21 @@ class Supervisor:
         return 1 if late else 0
 
     def _stop_children(self, patience_s: float) -> list[Child]:
-        """End all children, each within `patience_s` of its turn; return those that had to be killed."""
+        """End all children, those of one rank together, each rank within `patience_s`; return those that had to be killed."""
         late: list[Child] = []
-        for child in sorted(self._children.values(), key=lambda child: child.role.stop_rank):
-            if child.process is None:
-                continue
-            child.process.terminate()
+        for rank in sorted({child.role.stop_rank for child in self._children.values()}):
+            stopping = [(child, child.process) for child in self._children.values() if child.role.stop_rank == rank]
+            running = [(child, process) for child, process in stopping if process is not None]
+            for _, process in running:
+                process.terminate()
             deadline = self._clock() + patience_s
-            while child.process.poll() is None and self._clock() < deadline and self._stops <= 1:
+            while self._clock() < deadline and self._stops <= 1 and any(process.poll() is None for _, process in running):
                 self._wait(deadline)
-            if child.process.poll() is None:
-                child.kill()
-                late.append(child)
-            self._drop(child)
+            for child, process in running:
+                if process.poll() is None:
+                    child.kill()
+                    late.append(child)
+                self._drop(child)
         return late
 
     def _say(self, message: str, level: str = "info", **fields: object) -> None:
@@ -271,11 +294,15 @@ def _ending(code: int) -> str:
 
 
 def _bind_all(settings: UpSettings) -> dict[str, socket.socket]:
-    ports = {"api": settings.api_port, "ingress": settings.ingress_port, "metrics": settings.metrics_port}
+    ports = {"api": settings.api_port, "ingress": settings.ingress_port}
     listeners: dict[str, socket.socket] = {}
     try:
         for name, port in ports.items():
             listeners[name] = bind(_LISTENERS[name], settings.host, port, f"--{name}-port")
+        for number, name in enumerate(_admin_listeners(settings)):
+            what = _LISTENERS["metrics"] + (f" of data-plane process {number}" if number else "")
+            port = settings.metrics_port + number if settings.metrics_port else 0
+            listeners[name] = bind(what, settings.host, port, "--metrics-port")
         if settings.quickstart:
             listeners["subscriber"] = bind("subscriber of the quickstart", "127.0.0.1", 0, "--host")
     except StartError:
@@ -285,16 +312,14 @@ def _bind_all(settings: UpSettings) -> dict[str, socket.socket]:
     return listeners
 
 
-def main(arguments: list[str], roles: tuple[Role, ...] = ROLES) -> int:
+def main(arguments: list[str], roles: Callable[[UpSettings], tuple[Role, ...]] = roles_of) -> int:
     """`python -P -m eventing.runtime.supervisor SETTINGS-AS-JSON`: what `eventing up` executes in its own place."""
     settings = UpSettings.from_json(arguments[0])
     directory = DataDirectory(Path(settings.data_dir))
     try:
         directory.open()
         listeners = _bind_all(settings)
-        if settings.quickstart:
-            roles = (*roles, QUICKSTART)
-        return Supervisor(settings, directory, listeners, roles).run()
+        return Supervisor(settings, directory, listeners, roles(settings)).run()
     except StartError as error:
         text = f"eventing {__version__} cannot start: {error}"
         if settings.log_format == "json":

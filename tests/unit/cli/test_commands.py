@@ -264,6 +264,22 @@ def test_a_range_that_is_none_is_named_before_anything_starts(
     assert not (data_dir / "lock").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--quickstart", "--workers", "2"], "in-memory channel"),
+        (["--metrics-port", "65534", "--workers", "3"], "3 data-plane processes need as many ports"),
+        (["--workers", "0"], "0 is not in the range"),
+    ],
+)
+def test_what_several_data_plane_processes_cannot_do_is_said_before_anything_starts(
+    options: list[str], told: str, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["up", *options]) == 2
+    assert told in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert not (data_dir / "lock").exists()
+
+
 def test_a_bad_manifest_is_named_before_anything_starts(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = data_dir / "bad.yaml"
     file.write_text("apiVersion: v1\nmetadata: {name: x}\n")

@@ -4,5 +4,12 @@ import sys
 from dataclasses import replace
 
 from eventing.runtime import supervisor
+from eventing.runtime.process import Role
+from eventing.runtime.settings import UpSettings
 
-sys.exit(supervisor.main(sys.argv[1:], tuple(replace(role, entry="roles:Idle") for role in supervisor.ROLES)))
+
+def idle(settings: UpSettings) -> tuple[Role, ...]:
+    return tuple(replace(role, entry="roles:Idle") for role in supervisor.roles_of(settings))
+
+
+sys.exit(supervisor.main(sys.argv[1:], idle))

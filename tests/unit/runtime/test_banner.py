@@ -44,3 +44,11 @@ def test_every_address_is_there(home: str) -> None:
     assert "http://127.0.0.1:8080/NAMESPACE/CHANNEL" in text
     assert "http://127.0.0.1:9464/metrics" in text
     assert str(Path(home)) in text
+
+
+def test_several_data_plane_processes_are_said_with_their_ports(home: str) -> None:
+    planes = {f"embedded-{number}": f"http://127.0.0.1:{9464 + number}" for number in range(3)}
+    endpoints = Endpoints(ENDPOINTS.api, ENDPOINTS.ingress, ENDPOINTS.metrics, planes)
+    text = banner(UpSettings(home, workers=3), endpoints, 1.25)
+    assert "http://127.0.0.1:9464/metrics, and on ports 9465, 9466" in text
+    assert "3 processes; in-memory channels need one" in text

@@ -1,10 +1,14 @@
 """The supervisor as a real process, with children that do nothing but what a test tells them."""
 
+import contextlib
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,10 +37,10 @@ class Up:
         )
 
     @property
-    def endpoints(self) -> dict[str, str] | None:
+    def endpoints(self) -> dict[str, Any] | None:
         file = self.path / "endpoints.json"
         try:
-            document: dict[str, str] = json.loads(file.read_text())
+            document: dict[str, Any] = json.loads(file.read_text())
         except FileNotFoundError:
             return None
         return document
@@ -80,11 +84,26 @@ def up(home: Path) -> Iterator[Callable[..., Up]]:
         mesh.process.communicate()
 
 
+@pytest.fixture
+def free_ports() -> int:
+    """The first of three ports in a row that nobody listens on, outside the range from which the system gives free ones."""
+    for first in random.sample(range(20_000, 30_000, 3), 300):
+        with contextlib.ExitStack() as stack:
+            try:
+                for port in range(first, first + 3):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
+    raise AssertionError("no ports are free")
+
+
 def test_ready_says_where_and_stops_with_zero(up: Callable[..., Up], home: Path) -> None:
     mesh = up().ready()
     endpoints = mesh.endpoints
     assert endpoints is not None
-    assert list(endpoints) == ["api", "ingress", "metrics"]
+    assert list(endpoints) == ["api", "ingress", "metrics", "data_planes"]
+    assert endpoints["data_planes"] == {"embedded": endpoints["metrics"]}
     code, out, err = mesh.ends(signal.SIGTERM)
     assert code == 0, err
     assert endpoints["ingress"] in out
@@ -123,6 +142,78 @@ def test_a_crashed_child_alone_is_started_again(up: Callable[..., Up]) -> None:
     assert code == 0
     assert "process ended, starting it again" in err
     assert "SIGKILL" in err
+
+
+def _settings(home: Path, *roles: str) -> list[dict[str, Any]]:
+    return [json.loads((home / f"{role}.settings").read_text()) for role in roles]
+
+
+def test_several_data_planes_share_the_ingress_and_have_names_and_admin_ports_of_their_own(
+    up: Callable[..., Up], home: Path
+) -> None:
+    mesh = up(workers=3).ready()
+    endpoints = mesh.endpoints
+    assert endpoints is not None
+    planes = endpoints["data_planes"]
+    assert list(planes) == ["embedded-0", "embedded-1", "embedded-2"]
+    assert planes["embedded-0"] == endpoints["metrics"]
+    assert len(set(planes.values())) == 3
+    settings = _settings(home, "dataplane-0", "dataplane-1", "dataplane-2")
+    assert [each["data_plane"] for each in settings] == list(planes)
+    assert {each["workers"] for each in (*settings, *_settings(home, "control"))} == {3}
+    assert len({each["sockets"]["ingress"] for each in settings}) == 1
+    assert len({each["sockets"]["metrics"] for each in settings}) == 3
+    code, out, err = mesh.ends(signal.SIGTERM)
+    assert code == 0, err
+    assert "3 processes" in out
+    assert all(url.rpartition(":")[2] in out for url in planes.values())
+
+
+def test_a_crashed_one_of_several_is_started_again_alone(up: Callable[..., Up]) -> None:
+    mesh = up(workers=3).ready()
+    roles = ("control", "dataplane-0", "dataplane-1", "dataplane-2")
+    before = {role: mesh.pid(role) for role in roles}
+    os.kill(before["dataplane-1"], signal.SIGKILL)
+    eventually(lambda: mesh.pid("dataplane-1") != before["dataplane-1"], "a new one")
+    assert {role: mesh.pid(role) for role in roles if role != "dataplane-1"} == {
+        role: pid for role, pid in before.items() if role != "dataplane-1"
+    }
+    code, _, err = mesh.ends(signal.SIGTERM)
+    assert code == 0
+    assert "role=dataplane-1" in err
+    assert "in-memory" not in err, "several hold nothing in memory that could be lost"
+
+
+def test_several_data_planes_stop_together_before_control(up: Callable[..., Up], home: Path) -> None:
+    for number in range(3):
+        (home / f"dataplane-{number}.does").write_text("linger")
+    mesh = up(workers=3, drain_s=0.0).ready()
+    began = time.monotonic()
+    code, _, err = mesh.ends(signal.SIGTERM)
+    took_s = time.monotonic() - began
+    assert code == 1, "they had to be killed"
+    assert err.count("did not stop in time, killed") == 3
+    assert took_s < 14, "they had their 5 s at the same time, not one after the other"
+    journal = [tuple(json.loads(line)) for line in (home / "journal").read_text().splitlines()]
+    assert sorted(journal[:3]) == [(f"dataplane-{number}", "stopping") for number in range(3)]
+    assert journal[3:] == [("control", "stopping"), ("control", "stopped")]
+
+
+def test_the_admin_ports_of_several_follow_the_first(up: Callable[..., Up], free_ports: int) -> None:
+    mesh = up(workers=3, metrics_port=free_ports).ready()
+    assert mesh.endpoints
+    ports = [int(url.rpartition(":")[2]) for url in mesh.endpoints["data_planes"].values()]
+    assert ports == [free_ports, free_ports + 1, free_ports + 2]
+
+
+def test_an_admin_port_of_a_further_one_that_is_in_use_is_named(up: Callable[..., Up], free_ports: int) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", free_ports + 1))
+        taken.listen()
+        code, _, err = up(workers=2, metrics_port=free_ports).ends()
+    assert code == 1
+    assert f"port {free_ports + 1} on 127.0.0.1, for the metrics endpoint of data-plane process 1, is in use" in err
+    assert "--metrics-port" in err
 
 
 def test_a_child_that_refuses_ends_the_start_and_says_why(up: Callable[..., Up], home: Path) -> None:

@@ -19,6 +19,7 @@ from eventing.control.world import Backing, World
 from eventing.errors import ApiError, ApiUnavailableError, EventingError, ObjectConflictError, ObjectNotFoundError
 from eventing.reconcile import Again, Done, Key, Outcome
 from eventing.resources.conditions import Conditions, ConditionSet
+from eventing.resources.dataplane import needs_one_worker
 from eventing.resources.kinds import Object
 from eventing.resources.messaging import SUBSCRIPTION
 from eventing.resources.subscribers import read_subscribers
@@ -74,6 +75,12 @@ class BackingReconciler:
             reasons.EVENT_POLICIES_READY,
         )
 
+    @property
+    def _unserved(self) -> str:
+        """Why the data plane does not serve these channels, "" where it does."""
+        workers = self._world.planes.workers
+        return needs_one_worker(self._backing.kind, workers) if workers > 1 and not self._backing.factory.shared else ""
+
     def pause_s(self, key: Key) -> float:
         """How long to wait before the channel's subscribers are written again: 0 unless that was just done at length."""
         memory = self._memory.get(key)
@@ -119,7 +126,7 @@ class BackingReconciler:
         """How long the data plane may still take to report the generation, until the status says that it is waited for."""
         generation = int(channel["metadata"].get("generation", 1))
         planes = self._world.planes
-        if not planes.live or (planes.generation(self._backing.kind, channel) or 0) >= generation:
+        if self._unserved or not planes.live or (planes.generation(self._backing.kind, channel) or 0) >= generation:
             return 0.0
         now = asyncio.get_running_loop().time()
         if memory.awaited != generation:
@@ -291,6 +298,8 @@ class BackingReconciler:
             state: Object = {"uid": uid, "observedGeneration": entry.get("generation", 0)}
             if uid in unready:
                 state |= _unready(unready[uid])
+            elif self._unserved:
+                state |= {"ready": "False", "message": self._unserved}
             elif applied is not None and applied >= brought[1]:
                 state["ready"] = "True"
             else:
@@ -308,7 +317,8 @@ class BackingReconciler:
         Until then they stay in the status, which is how this is not forgotten if the controller dies in between.
         """
         states: list[Object] = []
-        read_no_more = not self._world.planes.live or (applied or 0) >= int(channel["metadata"].get("generation", 1))
+        reached = (applied or 0) >= int(channel["metadata"].get("generation", 1))
+        read_no_more = reached or not self._world.planes.live or bool(self._unserved)
         for state in (channel.get("status") or {}).get("subscribers") or ():
             uid = state.get("uid", "")
             if uid in present:
@@ -327,7 +337,9 @@ class BackingReconciler:
     # Address and endpoints.
 
     def _mark_endpoints(self, applied: int | None, conditions: Conditions) -> None:
-        if applied is not None:
+        if self._unserved:
+            conditions.mark_false(reasons.ENDPOINTS_READY, reasons.NEEDS_ONE_WORKER, self._unserved)
+        elif applied is not None:
             conditions.mark_true(reasons.ENDPOINTS_READY)
         elif self._world.planes.live:
             message = "not every data-plane process has applied the channel yet"

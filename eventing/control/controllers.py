@@ -198,11 +198,13 @@ class Controllers:
         if not self._synced.is_set():
             missing = ", ".join(cache.kind.plural for cache in self._caches if not cache.is_synced)
             return [Check("controllers", State.FAILED, f"not listed yet: {missing}")]
-        live = self._world.planes.live
-        none = "no data-plane process has reported: no channel becomes ready, and nobody takes events"
+        live, workers = self._world.planes.live, self._world.planes.workers
+        told = f"{live} of {workers} reporting" if live < workers else f"{live} reporting"
+        if not live:
+            told = "no data-plane process has reported: no channel becomes ready, and nobody takes events"
         return [
             Check("controllers", State.OK, ", ".join(self._loops)),
-            Check("dataplanes", State.OK if live else State.DEGRADED, f"{live} reporting" if live else none),
+            Check("dataplanes", State.OK if live >= workers else State.DEGRADED, told),
         ]
 
     @property

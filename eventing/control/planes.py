@@ -28,6 +28,11 @@ class DataPlanes:
         cache.on_change(self._told)
 
     @property
+    def workers(self) -> int:
+        """How many processes are run, up or not, where whoever runs them says so; else 1."""
+        return len(self._expected) if self._expected is not None else 1
+
+    @property
     def live(self) -> int:
         """How many processes there are."""
         return len(self._cache) if self._expected is None else sum(map(self._counts, self._cache.list()))

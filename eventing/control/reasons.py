@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from eventing.resources import dataplane
+
 # Conditions.
 READY: Final = "Ready"
 ADDED_TO_CHANNEL: Final = "AddedToChannel"
@@ -26,6 +28,7 @@ DEAD_LETTER_SINK_NOT_CONFIGURED: Final = "DeadLetterSinkNotConfigured"
 DEAD_LETTER_SINK_RESOLVE_FAILED: Final = "DeadLetterSinkResolveFailed"
 DEAD_LETTER_SINK_UNRESOLVED: Final = "Unable to get the DeadLetterSink's URI"
 ENDPOINTS_NOT_READY: Final = "DispatcherEndpointsNotReady"
+NEEDS_ONE_WORKER: Final = dataplane.NEEDS_ONE_WORKER  # ours: a channel that lives in one process, where there are several
 INVALID: Final = "Invalid"  # ours: the object has not been through our admission, and would not have passed
 OIDC_DISABLED: Final = "OIDCDisabled"
 PHYSICAL_CHANNEL_SYNC_FAILED: Final = "PhysicalChannelSyncFailed"

@@ -153,6 +153,8 @@ class SubscriptionReconciler(KindReconciler):
             names = f'"{entry["name"]}" not present in channel "{found.channel["metadata"]["name"]}"'
             message = f"Failed to get subscription status: subscription {names} subscriber's list"
             conditions.mark_unknown(reasons.CHANNEL_READY, why, message)
+        elif ready == "False" and channel_ready.get("reason") == reasons.NEEDS_ONE_WORKER:
+            conditions.mark_false(reasons.CHANNEL_READY, reasons.NEEDS_ONE_WORKER, channel_ready.get("message", ""))
         elif ready != "True":
             message = ": ".join(filter(None, (f"Subscription marked by Channel as {ready}", state.get("message"))))
             mark = conditions.mark_false if ready == "False" else conditions.mark_unknown

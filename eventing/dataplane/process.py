@@ -51,6 +51,7 @@ SPANS_S = 2.0  # at the end, for the spans that wait
 class DataPlaneSettings:
     """Bounds of one data-plane process; sizes in bytes, times in seconds."""
 
+    workers: int = 1  # processes that serve the same channels; with several, those that live in one process are not served
     drain_s: float = 10.0  # from the order to stop until what is pending is dead-lettered or recorded as dropped
     memory_bytes: int = 64 << 20  # of all events in in-memory channels; beyond it the ingress answers 503
     server: ServerLimits = field(default_factory=ServerLimits)
@@ -110,6 +111,7 @@ class DataPlane:
                 clock=clock,
                 settings={name: follower.settings for name, follower in followers.items()},
                 process=self._name,
+                workers=settings.workers,
             )
             failures = self._failures(journal, tasks)
             readiness = Readiness(table=table, budget=budget, client=self._client, tracing=tracing)

@@ -61,6 +61,9 @@ class Readiness:
         if table.unapplied:
             some = "; ".join(f"{key}: {why}" for key, why in list(table.unapplied.items())[:_SHOWN])
             return Check("channels", State.DEGRADED, f"{len(table.unapplied)} cannot be applied as they stand: {some}")
+        if unserved := table.unserved:
+            some = ", ".join(unserved[:_SHOWN]) + (", …" if len(unserved) > _SHOWN else "")
+            return Check("channels", State.DEGRADED, f"{len(unserved)} need a mesh with one data-plane process: {some}")
         return Check("channels", State.OK, f"{table.channels} in force, {table.subscriptions} subscriptions")
 
     def _control(self) -> Check:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from eventing.channels import BackEndSettings, Budget, Channel, ChannelFactory, ChannelHost, Order
+from eventing.dataplane.unserved import UnservedChannel
 from eventing.delivery.connections import Target, target, unreachable
 from eventing.delivery.policy import Policy
 from eventing.delivery.traced import TracedWorker
@@ -20,6 +21,7 @@ from eventing.journal.standing import Situation
 from eventing.observe.metrics import ChannelMetrics, SubscriptionMetrics
 from eventing.observe.redaction import redacted
 from eventing.observe.scrape import Figures
+from eventing.resources.dataplane import needs_one_worker
 from eventing.resources.kinds import Kind, Object
 from eventing.resources.subscribers import JOURNAL_DATA_ANNOTATION, Subscriber, read_subscribers
 
@@ -56,7 +58,8 @@ class Served:
 
 class ChannelTable:
     """All channels of this process. `stop_s` bounds how long a removed subscriber's last attempts may take; `settings` are what
-    the back ends are set up with, by name, and `process` is the name of this process among those that serve the same channels."""
+    the back ends are set up with, by name; `process` is the name of this process among the `workers` that serve the same
+    channels. Where there are several, a channel that lives in one process is not served: its producers are answered 503."""
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class ChannelTable:
         stop_s: float = 60.0,
         settings: Mapping[str, BackEndSettings] | None = None,
         process: str = "",
+        workers: int = 1,
     ) -> None:
         self._engine = engine
         self._routes = routes
@@ -76,6 +80,7 @@ class ChannelTable:
         self._stop_s = stop_s
         self._settings = settings or {}
         self._process = process
+        self._workers = workers
         self._served: dict[str, Served] = {}
         self._ending: set[SubscriptionWorker] = set()
         self.unapplied: dict[str, str] = {}  # channels whose objects are at fault, and how
@@ -107,6 +112,8 @@ class ChannelTable:
             served = self._open(key, factory, channel)
         else:
             served.channel.configure(channel)
+        if isinstance(served.channel, UnservedChannel):
+            return
         self._subscribe(served, subscribers, channel["metadata"].get("annotations") or {})
         # Decoded objects are large, and this process may serve thousands of channels.
         served.spec = channel if served.leaving else None
@@ -115,7 +122,10 @@ class ChannelTable:
     def _open(self, key: str, factory: ChannelFactory, channel: Object) -> Served:
         metadata = channel["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
-        opened = factory.open(channel, self._host(factory))
+        if factory.shared or self._workers == 1:
+            opened = factory.open(channel, self._host(factory))
+        else:
+            opened = UnservedChannel(needs_one_worker(factory.kind, self._workers))
         route = Route(f"{namespace}/{name}", opened, ChannelMetrics(namespace, name))
         created = (metadata.get("creationTimestamp", ""), factory.kind.kind)
         served = Served(key, metadata["uid"], created, opened, route, factory)
@@ -198,12 +208,17 @@ class ChannelTable:
     def applied(self, key: str) -> tuple[str, int] | None:
         """UID and generation in force, None where the channel is not served."""
         served = self._served.get(key)
-        return (served.uid, served.generation) if served else None
+        return (served.uid, served.generation) if served and not isinstance(served.channel, UnservedChannel) else None
+
+    @property
+    def unserved(self) -> list[str]:
+        """The channels, NAMESPACE/NAME, whose producers are turned away: they live in one process, and there are several."""
+        return [served.route.name for served in self._served.values() if isinstance(served.channel, UnservedChannel)]
 
     @property
     def channels(self) -> int:
         """How many are in force."""
-        return len(self._served)
+        return len(self._served) - len(self.unserved)
 
     @property
     def subscriptions(self) -> int:

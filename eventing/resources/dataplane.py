@@ -11,9 +11,10 @@ from eventing.resources.channelable import AGE_COLUMN
 from eventing.resources.kinds import Column, Kind
 from eventing.resources.lazy_schema import LazySchema
 
-__all__ = ["DATA_PLANE", "DATA_PLANE_NAMESPACE"]
+__all__ = ["DATA_PLANE", "DATA_PLANE_NAMESPACE", "NEEDS_ONE_WORKER", "needs_one_worker"]
 
 DATA_PLANE_NAMESPACE: Final = "knative-eventing"
+NEEDS_ONE_WORKER: Final = "NeedsOneWorker"  # reason of a channel that several data-plane processes cannot serve
 
 
 def _schema() -> dict[str, Any]:
@@ -23,6 +24,14 @@ def _schema() -> dict[str, Any]:
 
     description = "A live data-plane process and what it has applied. Written by the mesh itself."
     return object_schema(description, spec=DataPlaneSpec, status=DataPlaneStatus)
+
+
+def needs_one_worker(kind: Kind, workers: int) -> str:
+    """What is told of a channel that lives in one process, where there are several."""
+    return (
+        f"{kind.kind}s live in the memory of one data-plane process, and this mesh runs {workers}: "
+        "start it without --workers, or use a KafkaChannel"
+    )
 
 
 DATA_PLANE: Final = Kind(

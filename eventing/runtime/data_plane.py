@@ -49,6 +49,7 @@ class DataPlaneRole:
                 admin=socket.socket(fileno=settings.sockets["metrics"]),
                 token=tokens.admin,
                 settings=DataPlaneSettings(
+                    workers=settings.workers,
                     drain_s=settings.drain_s,
                     journal=settings.journal,
                     failures=directory.journal,

@@ -12,6 +12,7 @@ __all__ = ["explain", "with_not_ready"]
 
 _ACTIONS: Final = {
     "ChannelReferenceFailed": "make the channel, or correct spec.channel: kubectl get channels -n {namespace}",
+    "NeedsOneWorker": "start the mesh without --workers, or make the channel a KafkaChannel (spec.channelTemplate)",
     "Resolving": "wait a moment: the channel is being made",
     "SubscriberResolveFailed": "correct spec.subscriber: what it refers to must exist and have an address",
     "ReplyResolveFailed": "correct spec.reply: what it refers to must exist and have an address",

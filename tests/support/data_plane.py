@@ -129,7 +129,9 @@ class DataPlaneRig:
         hops_max: int = 50,
         connector: Any = None,
         tracing: Tracing | None = None,
+        workers: int = 1,
     ) -> None:
+        self._workers = workers
         self.clock = clock
         self.wall = wall
         self.budget = Budget(budget)
@@ -159,7 +161,9 @@ class DataPlaneRig:
             wall=self.wall, spans=AttemptSpans(self._tracing, self.journal.receipt_text) if self._tracing else None,
         )  # fmt: skip
         self.routes = Routes()
-        self.table = ChannelTable(engine=self.engine, routes=self.routes, budget=self.budget, clock=self.clock)
+        self.table = ChannelTable(
+            engine=self.engine, routes=self.routes, budget=self.budget, clock=self.clock, workers=self._workers
+        )
         if self._tracing is None:
             receiver = Receiver(self.routes, self.journal, hops_max=self._hops_max)
         else:

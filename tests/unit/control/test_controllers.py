@@ -147,6 +147,41 @@ async def test_a_process_that_never_comes_back_is_not_waited_for(mesh: Any) -> N
     await mesh.until(lambda: mesh.ready("channels", "orders") == ("False", "DispatcherEndpointsNotReady"))
 
 
+async def test_a_channel_that_lives_in_one_process_is_not_served_by_several(mesh: Any) -> None:
+    def controllers(*planes: str) -> Controllers:
+        factories = {"memory": mesh.memory, "durable": mesh.durable}
+        return Controllers(mesh.api, factories=factories, ingress_url="http://localhost:8080", data_planes=planes)
+
+    mesh.controllers = controllers("plane-0", "plane-1")
+    first = mesh.start()
+    second = type(first)(mesh.api, "plane-1", (mesh.durable.kind,))
+    mesh.tasks.append(mesh.group.create_task(second.run()))
+    await mesh.channel()
+    await mesh.subscription()
+    await mesh.channel("kept", channelTemplate={"apiVersion": "messaging.knative.dev/v1beta1", "kind": "DurableChannel"})
+    await mesh.subscription("other", channel="kept")
+    await mesh.until_ready("subscriptions", "other")
+    named = [("inmemorychannels", "orders"), ("channels", "orders"), ("subscriptions", "sub")]
+    await mesh.until(*(lambda who=who: mesh.ready(*who) == ("False", "NeedsOneWorker") for who in named))
+    for who in named:
+        text = (condition_of(mesh.find(*who)) or {})["message"]
+        assert "this mesh runs 2: start it without --workers, or use a KafkaChannel" in text
+    await mesh.until_still()
+    assert [state["ready"] for state in status(mesh, "inmemorychannels", "orders")["subscribers"]] == ["False"]
+    # Nobody reads what a Subscription that is gone has left: it is not waited for.
+    await mesh.api.delete(mesh.api.kinds["subscriptions"], "default", "sub")
+    await mesh.until(lambda: not status(mesh, "inmemorychannels", "orders").get("subscribers"))
+    await mesh.subscription()
+    await mesh.until(lambda: mesh.ready("subscriptions", "sub") == ("False", "NeedsOneWorker"))
+    # Started again with one process it is ready by itself, although the other's object is still there.
+    for task in (mesh.tasks[0], mesh.tasks[-1]):
+        task.cancel()
+    mesh.controllers = controllers("plane-0")
+    mesh.tasks.append(mesh.group.create_task(mesh.controllers.run()))
+    await mesh.until_ready("subscriptions", "sub", "other")
+    assert mesh.find("dataplanes", "plane-1", "knative-eventing") is None
+
+
 async def test_no_data_plane_is_said(mesh: Any) -> None:
     mesh.start(plane=False)
     await mesh.channel()

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import logging
 from typing import Any
 
@@ -123,3 +124,18 @@ def test_a_channel_is_named_as_the_control_plane_expects() -> None:
 
     kind = channel_factories()["memory"].kind
     assert channel_key(kind, "ns", "name") == "inmemorychannels.messaging.knative.dev/ns/name"
+
+
+async def test_one_of_several_processes_turns_away_producers_of_what_lives_in_one(sink: Sink) -> None:
+    async with DataPlaneRig(workers=3) as mesh:
+        mesh.channel("orders", subscriber("s", sink.url + "/"))
+        mesh.channel("orders", subscriber("s", sink.url + "/", retry=1))
+        answer = await mesh.publish(make_event())
+        assert (answer.status, answer.headers["retry-after"]) == (503, "30"), "a restart may change it, so it is not final"
+        problem = json.loads(answer.body)
+        assert "this mesh runs 3: start it without --workers, or use a KafkaChannel" in problem["detail"]
+        assert mesh.table.applied("orders") is None, "nothing of it is in force"
+        assert (mesh.table.channels, mesh.table.subscriptions, mesh.table.unserved) == (0, 0, ["default/orders"])
+        mesh.remove("orders")
+        assert (await mesh.publish(make_event())).status == 404
+        assert not mesh.table.unserved

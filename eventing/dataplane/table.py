@@ -161,7 +161,8 @@ class ChannelTable:
             else:
                 metrics = SubscriptionMetrics(subscriber.namespace, served.route.metrics.name, subscriber.name or uid)
                 worker = self._worker(uid, delivery, metrics)
-                worker.start(served.channel.attach(subscriber, worker, order=delivery.order))
+                cursor = served.channel.attach(subscriber, worker, order=delivery.order)
+                worker.start(cursor, durable=served.channel.capabilities.durable)
                 served.workers[uid] = worker
             served.subscribers[uid] = subscriber
         due = tuple(worker.number for worker in served.workers.values())

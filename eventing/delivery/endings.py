@@ -7,6 +7,7 @@ free of them.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Final, Protocol
 
 from eventing.bindings.http import LOOP, REASON_HEADER
@@ -45,6 +46,7 @@ class Slots(Protocol):
     """The worker, as its endings see it."""
 
     number: int  # of the subscription, in the journal
+    durable: bool  # whether the channel keeps an event, and its drop must be on the disk, until its lease is settled
     metrics: SubscriptionMetrics
 
     def settled(self, lease: Lease) -> None:
@@ -117,13 +119,27 @@ class Endings:
 
     def fail(self, lease: Lease, destination: str, answer: Answer, rule: Rule) -> None:
         """No more attempts: to the dead-letter sink, or dropped with the reason. The slot stays taken until that is known."""
+        worker = self._worker
+        if self._given_up and worker.discarding is None:
+            self._cut_short(lease.event, 0, answer.text)
+            worker.slot_free()
+            return
         if self._delivery.dead_letter is None or self._given_up:
             reason = rule if rule is Rule.LOOP else Rule.NO_DEAD_LETTER_SINK
             told = f"{rule.text}: {answer.text}"
-            self.record(lease.event, 0, Decision.DROPPED, self._worker.discarding or reason, told=told)
-            self._worker.settled(lease)
+            self._drop(lease, worker.discarding or reason, told=told)
             return
         self._start(self._bury(lease, destination, answer, rule))
+
+    def _drop(self, lease: Lease, rule: Rule, *, status: int = 0, note: str = "", told: str = "") -> None:
+        """Drop it, and settle: on a durable channel once that is on the disk (design, "Promises", 2)."""
+        worker = self._worker
+        then = partial(worker.settled, lease)
+        if worker.durable:
+            self.record(lease.event, 0, Decision.DROPPED, rule, status=status, note=note, told=told, then=then)
+        else:
+            self.record(lease.event, 0, Decision.DROPPED, rule, status=status, note=note, told=told)
+            then()
 
     def hand_on(self, attempt: Attempt, reply: Event) -> None:
         """Send a reply on; the slot stays taken until it has gone."""
@@ -139,6 +155,7 @@ class Endings:
         status: int = 0,
         note: str = "",
         told: str = "",
+        then: Callable[[], None] | None = None,
     ) -> None:
         """Book an end that no attempt brought. `told` is for the log, where the journal has it already from the attempts."""
         if decision is Decision.DROPPED:
@@ -146,7 +163,9 @@ class Endings:
             self._engine.failure_lines.dropped(
                 event.receipt, self._delivery.subscription, rule.reason, status=status, detail=note or told
             )
-        self._journal.ended(event, self._worker.number, self._clock(), 0.0, status, decision, rule, attempt=attempt, note=note)
+        self._journal.ended(
+            event, self._worker.number, self._clock(), 0.0, status, decision, rule, attempt=attempt, note=note, then=then
+        )
 
     def give_up(self) -> None:
         """There is no more time: the events of replies and dead letters on their way end with the reason for it, or stay due."""
@@ -162,17 +181,26 @@ class Endings:
         task.add_done_callback(self._tasks.discard)
 
     async def _bury(self, lease: Lease, destination: str, answer: Answer, rule: Rule) -> None:
-        await self._send_dead_letter(lease.event, destination, answer, rule)
-        self._worker.settled(lease)
+        untaken = await self._send_dead_letter(lease.event, destination, answer, rule)
+        if untaken is None:
+            self._worker.settled(lease)
+        else:
+            why, status, note = untaken
+            self._drop(lease, why, status=status, note=note)
 
     async def _bury_evicted(self) -> None:
         while self._evicted:
             event, rule = self._evicted.popleft()
-            await self._send_dead_letter(event, self._delivery.subscriber.url, Answer(0, [], rule.text.encode()), rule)
+            answer = Answer(0, [], rule.text.encode())
+            untaken = await self._send_dead_letter(event, self._delivery.subscriber.url, answer, rule)
+            if untaken is not None:
+                why, status, note = untaken
+                self.record(event, 0, Decision.DROPPED, why, status=status, note=note)
         self._burying -= 1
         self._worker.burials_ended()
 
-    async def _send_dead_letter(self, event: Event, destination: str, answer: Answer, rule: Rule) -> None:
+    async def _send_dead_letter(self, event: Event, destination: str, answer: Answer, rule: Rule) -> tuple[Rule, int, str] | None:
+        """None: it was taken, and that is booked. Else why not, the last status and what it said: the event is to be dropped."""
         data = answer.body if answer.failure is None else answer.text.encode()
         letter = dead_letter(event, destination=destination, code=answer.status, data=data)
         started = self._clock()
@@ -183,17 +211,16 @@ class Endings:
             raise
         worker = self._worker
         if taken is None:
-            self.record(event, 0, Decision.DROPPED, Rule.NO_DEAD_LETTER_SINK)
-            return
+            return Rule.NO_DEAD_LETTER_SINK, 0, ""
         url, answer = taken
-        if 200 <= answer.status < 300:
-            worker.metrics.dead_lettered += 1
-            self._engine.failure_lines.dead_lettered(event.receipt, self._delivery.subscription, rule.reason, sink=url)
-            self._journal.ended(
-                event, worker.number, started, self._clock() - started, answer.status, Decision.DEAD_LETTERED, rule, note=url
-            )
-        else:
-            self.record(event, 0, Decision.DROPPED, Rule.DEAD_LETTER_FAILED, status=answer.status, note=f"{url}: {answer.text}")
+        if not 200 <= answer.status < 300:
+            return Rule.DEAD_LETTER_FAILED, answer.status, f"{url}: {answer.text}"
+        worker.metrics.dead_lettered += 1
+        self._engine.failure_lines.dead_lettered(event.receipt, self._delivery.subscription, rule.reason, sink=url)
+        self._journal.ended(
+            event, worker.number, started, self._clock() - started, answer.status, Decision.DEAD_LETTERED, rule, note=url
+        )
+        return None
 
     async def _hand_on(self, attempt: Attempt, reply: Event) -> None:
         worker = self._worker

@@ -53,6 +53,7 @@ class SubscriptionWorker:
         self._waiting_since = 0.0
         self._endings = Endings(engine, self)
         self._stopping = False
+        self.durable = False
         self.detached = asyncio.Event()
         self._discard = ""  # what to do with what is pending when stopping; see `stop`
         self._quiet = asyncio.Event()
@@ -86,7 +87,9 @@ class SubscriptionWorker:
             self._cursor.reorder(delivery.order)
             self.pump()
 
-    def start(self, cursor: Cursor) -> None:
+    def start(self, cursor: Cursor, *, durable: bool = False) -> None:
+        """`durable`: the channel keeps an event until its lease is settled."""
+        self.durable = durable
         self._cursor = cursor
         self._settle = cursor.settle
         self._take = cursor.take

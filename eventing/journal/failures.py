@@ -5,6 +5,9 @@ has a thread write them; so the disk, however slow, stalls no delivery. What doe
 
 Durability: a record is in the file within about 20 ms, from where it survives the end of the process, and is synchronised to the
 disk within a second (and at the end), from where it survives the end of the machine.
+
+What a durable channel drops is owed: the channel keeps the event until the record is on the disk, synchronised, and a disk that
+does not work for a while makes it wait. At the end of the process what is still owed stays with the channel, and comes again.
 """
 
 import asyncio
@@ -43,6 +46,7 @@ MAKE_PAUSE_S: Final = 0.001
 BACKLOG: Final = 200
 SYNC_S: Final = 1.0
 RETRY_S: Final = 5.0  # after an error of the disk
+OWED_RETRY_S: Final = 0.1  # how often is looked whether that time has come, or the end
 SCAN: Final = 200  # records looked at in one turn of the loop
 _PATTERN: Final = "failures-*.seg"
 _datasync: Final[Callable[[int], None]] = getattr(os, "fdatasync", os.fsync)  # macOS has none
@@ -60,6 +64,7 @@ class FailureLog:
         *,
         segment_bytes: int = SEGMENT_BYTES,
         total_bytes: int = TOTAL_BYTES,
+        retry_s: float = RETRY_S,
         clock: Callable[[], float] = time.monotonic,
         write: Callable[[int, bytes], int] = os.write,
     ) -> None:
@@ -67,10 +72,13 @@ class FailureLog:
         self._journal = journal
         self._segment_bytes = segment_bytes
         self._total_bytes = total_bytes
+        self._retry_s = retry_s
         self._clock = clock
         self._write = write
         self._queue: deque[tuple[Event, int, int]] = deque()
         self._queued_bytes = 0
+        # Bounded by what is in flight; the channel holds these events whether they are here or not.
+        self._owed: deque[tuple[Event, int, int, Callable[[], None]]] = deque()
         self._news = asyncio.Event()
         self._fd = -1
         self._path = directory
@@ -97,8 +105,12 @@ class FailureLog:
             raise StartError(f"the journal's directory {self._directory} cannot be used: {error.strerror}") from error
         self._journal.on_failure = self.failed
 
-    def failed(self, event: Event, subscriber: int, record: int) -> None:
-        """Put on the queue; never waits, never raises."""
+    def failed(self, event: Event, subscriber: int, record: int, then: Callable[[], None] | None = None) -> None:
+        """Put on the queue; never waits, never raises. With `then` it is never lost: `then` is called when it is on the disk."""
+        if then is not None:
+            self._owed.append((event, subscriber, record, then))
+            self._news.set()
+            return
         size = len(event.data)
         if len(self._queue) >= QUEUE_EVENTS or self._queued_bytes + size > QUEUE_BYTES:
             self._journal.failures_lost += 1
@@ -117,8 +129,13 @@ class FailureLog:
             await self._wait()
             stopping = self._stop_at is not None
             self._news.clear()
-            while self._queue and not self._late():
-                await self._write_slice()
+            while (self._queue or self._owed) and not self._late():
+                if self._owed and self._clock() >= self._broken_until:
+                    await self._write_owed()
+                elif self._queue:
+                    await self._write_slice()
+                else:
+                    await asyncio.sleep(min(OWED_RETRY_S, max(0.0, self._broken_until - self._clock())))
         self._journal.on_failure = None
         self._journal.failures_lost += len(self._queue)
         self._queue.clear()
@@ -152,6 +169,23 @@ class FailureLog:
 
     # writing
 
+    async def _write_owed(self) -> None:
+        taken = [self._owed.popleft() for _ in range(min(SLICE, len(self._owed)))]
+        payloads: list[bytes] = []
+        for event, subscriber, record, _ in taken:
+            if self._stop_at is None and len(payloads) % (1 + len(self._owed) // BACKLOG) == 0:
+                await asyncio.sleep(MAKE_PAUSE_S)
+            payloads.append(self._payload(event, subscriber, record).encode())
+        try:
+            await asyncio.to_thread(self._append, payloads, sync=True)
+        except OSError as error:
+            self._owed.extendleft(reversed(taken))
+            self._broke(error)
+            return
+        self._works(len(taken))
+        for *_, then in taken:
+            then()
+
     async def _write_slice(self) -> None:
         taken = [self._queue.popleft() for _ in range(min(SLICE, len(self._queue)))]
         self._queued_bytes -= sum(len(event.data) for event, _, _ in taken)
@@ -169,15 +203,18 @@ class FailureLog:
             self._lost(len(taken))
             self._broke(error)
         else:
-            self._journal.failures_written += len(taken)
-            if self._broken:
-                self._broken = False
-                log.warning("failed events are recorded on disk again", extra={"lost": self._lost_while_broken})
-                self._lost_while_broken = 0
+            self._works(len(taken))
+
+    def _works(self, written: int) -> None:
+        self._journal.failures_written += written
+        if self._broken:
+            self._broken = False
+            log.warning("failed events are recorded on disk again", extra={"lost": self._lost_while_broken})
+            self._lost_while_broken = 0
 
     def _broke(self, error: OSError) -> None:
         """Said once, until it works again."""
-        self._broken_until = self._clock() + RETRY_S
+        self._broken_until = self._clock() + self._retry_s
         if not self._broken:
             self._broken = True
             log.error(
@@ -197,15 +234,15 @@ class FailureLog:
         head = event.wire if event.structured is None and event.wire is not None else binary_head(event)
         return Payload(raw, head, event.data)
 
-    def _append(self, payloads: list[bytes]) -> None:
-        """In the thread: append, rotate where the segment is full, synchronise at most once a second."""
+    def _append(self, payloads: list[bytes], *, sync: bool = False) -> None:
+        """In the thread: append, rotate where the segment is full, synchronise at most once a second, or now."""
         try:
             for payload in payloads:
                 if self._fd < 0 or self._size + len(payload) > self._segment_bytes:
                     self._end_segment()
                     self._begin_segment()
                 self._put(pack_record(payload, self._salt))
-            if self._clock() - self._synced >= SYNC_S:
+            if sync or self._clock() - self._synced >= SYNC_S:
                 self._sync()
         except OSError:
             # What is half written is passed over by the reader; the next try begins a segment of its own.

@@ -79,7 +79,8 @@ class Journal:
 
     `clock` is the loop's clock, in which attempts are timed; `wall` the calendar's. Receipts are numbers within the process,
     shown with the process's own random prefix so that they are unique across processes and restarts. `on_failure` is called with
-    the event, the subscriber and the number of the record (from 0) when an event ends otherwise than by delivery.
+    the event, the subscriber, the number of the record (from 0) and what waits for it when an event ends otherwise than by
+    delivery.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Journal:
         self.enabled = enabled
         self.prefix = secrets.token_hex(4)
         self.started = wall()
-        self.on_failure: Callable[[Event, int, int], None] | None = None
+        self.on_failure: Callable[[Event, int, int, Callable[[], None] | None], None] | None = None
         self.failures_written = 0  # counted by whoever writes them to disk
         self.failures_lost = 0
         self.refused_requests = Refusals(wall)
@@ -206,12 +207,17 @@ class Journal:
         *,
         attempt: int = 0,
         note: str = "",
+        then: Callable[[], None] | None = None,
     ) -> None:
-        """The event has ended at this subscriber otherwise than by delivery: dead-lettered or dropped."""
+        """The event has ended at this subscriber otherwise than by delivery: dead-lettered or dropped.
+
+        `then` is called once that is on the disk, synchronised, if failures are recorded there at all; else at once."""
         record = self._written
         self.attempted(event.receipt, subscriber, attempt, started, duration_s, status, decision, rule, note=note)
         if self.on_failure is not None and self.enabled:
-            self.on_failure(event, subscriber, record)
+            self.on_failure(event, subscriber, record, then)
+        elif then is not None:
+            then()
 
     def _detail(self, receipt: int, subscriber: int, decision: int, written: int, note: str, delay_s: float, head: str) -> int:
         """Chain the record to the one before it of the same event and subscriber, and keep what it says."""

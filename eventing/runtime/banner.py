@@ -1,6 +1,7 @@
 """What `eventing up` prints once the mesh is ready."""
 
 import os
+import platform
 import shlex
 from pathlib import Path
 
@@ -12,18 +13,28 @@ __all__ = ["banner"]
 
 
 def banner(settings: UpSettings, endpoints: Endpoints, took_s: float) -> str:
-    """Addresses, the line for kubectl, and the commands to try next; all of them can be copied as they are."""
+    """Addresses, the line for kubectl, and the commands to try next; all of them can be copied as they are.
+
+    Our image sets `EVENTING_IN_CONTAINER`: who reads this is outside then, and the other terminal is too.
+    """
     data_dir = Path(settings.data_dir)
+    kubeconfig = shlex.quote(str(data_dir / "kubeconfig"))
     # The other terminal may not have this one's $EVENTING_DATA_DIR.
     usual = default_data_dir({name: value for name, value in os.environ.items() if name != "EVENTING_DATA_DIR"})
     elsewhere = "" if data_dir == usual else f" --data-dir {shlex.quote(settings.data_dir)}"
-    kubeconfig = shlex.quote(str(data_dir / "kubeconfig"))
     several = (
         f"\n  data plane  {settings.workers} processes; in-memory channels need one and are not served"
         if settings.workers > 1
         else ""
     )
     path = f"\n  export PATH={shlex.quote(settings.bin_dir)}:$PATH" if settings.bin_dir else ""
+    export = f"export KUBECONFIG={kubeconfig}{path}"
+    inside = ""
+    if os.environ.get("EVENTING_IN_CONTAINER") == "1":
+        # The host's name is the container's id, unless it was given one; the data directory is in the environment there.
+        inside, elsewhere = f"docker exec {platform.node()} ", ""
+        export = f"(umask 077; {inside}cat {kubeconfig} >mesh.kubeconfig)\n  export KUBECONFIG=mesh.kubeconfig"
+    those = "those lines" if "\n" in export else "that line"
     return f"""
 eventing-mesh {__version__} is ready, after {took_s:.1f} s. Ctrl-C stops it.
 
@@ -31,13 +42,13 @@ eventing-mesh {__version__} is ready, after {took_s:.1f} s. Ctrl-C stops it.
   metrics     {endpoints.metrics}/metrics{_further(endpoints)}
   data        {settings.data_dir}{several}
 
-  export KUBECONFIG={kubeconfig}{path}
+  {export}
 
-In another terminal, after {"those lines" if path else "that line"}:
+In another terminal, after {those}:
 
   kubectl get channels,subscriptions
-  eventing send{elsewhere} --channel orders --type com.example.order --data '{{"n": 1}}'
-  eventing trace{elsewhere} ID
+  {inside}eventing send{elsewhere} --channel orders --type com.example.order --data '{{"n": 1}}'
+  {inside}eventing trace{elsewhere} ID
 
 """
 

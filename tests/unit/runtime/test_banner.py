@@ -15,6 +15,7 @@ def home(monkeypatch: pytest.MonkeyPatch) -> str:
     """The data directory that is used where nothing is said."""
     monkeypatch.setenv("XDG_DATA_HOME", "/srv")
     monkeypatch.setenv("EVENTING_DATA_DIR", "/somewhere/else")
+    monkeypatch.delenv("EVENTING_IN_CONTAINER", raising=False)
     return "/srv/eventing-mesh"
 
 
@@ -37,6 +38,16 @@ def test_another_directory_is_named_in_every_command(home: str) -> None:
 
 def test_a_command_that_the_shell_would_not_find_is_put_on_its_path(home: str) -> None:
     assert "export PATH=/clone/.venv/bin:$PATH" in lines(UpSettings(home, bin_dir="/clone/.venv/bin"))
+
+
+def test_out_of_a_container_the_other_terminal_goes_through_docker(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTING_IN_CONTAINER", "1")
+    monkeypatch.setattr("platform.node", lambda: "3f2a9c01d4e5")
+    said = lines(UpSettings("/var/lib/eventing-mesh"))
+    assert "(umask 077; docker exec 3f2a9c01d4e5 cat /var/lib/eventing-mesh/kubeconfig >mesh.kubeconfig)" in said
+    assert "export KUBECONFIG=mesh.kubeconfig" in said
+    assert "docker exec 3f2a9c01d4e5 eventing trace ID" in said
+    assert not [line for line in said if "--data-dir" in line]  # the image's own environment says it
 
 
 def test_every_address_is_there(home: str) -> None:

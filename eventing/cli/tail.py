@@ -17,6 +17,7 @@ __all__ = ["tail"]
 _WAIT_S: Final = 20.0
 # How long a mesh that does not answer is waited for: its data plane may be starting again.
 _PATIENCE_S: Final = 15.0
+_ANSWER_SHOWN: Final = 300
 _INTERRUPTED: Final = 130  # as the shell has it for SIGINT, and kubectl logs -f
 
 
@@ -117,7 +118,7 @@ def _print(entry: Mapping[str, Any], console: Any) -> None:
     """One line: when, what, how, where, which event, and the rest."""
     from rich.text import Text
 
-    from eventing.runtime.way import STATES, line, local_time
+    from eventing.runtime.way import STATES, answered, line, local_time
 
     def safe(value: object) -> str:
         return printable(str(value))
@@ -138,8 +139,8 @@ def _print(entry: Mapping[str, Any], console: Any) -> None:
         text.append("  " + " ".join(safe(" ".join(entry["data"]["text"].split())).split())[:200], "dim")
     elif attempt and what != "delivered":
         text.append(f"  {safe(attempt['decision'])}")
-        if attempt["error"] and attempt["error"] not in attempt["decision"]:
-            text.append(f"  {safe(attempt['error'])[:200]}", "dim")
+        if answer := answered(attempt):
+            text.append(f"  {answer[:_ANSWER_SHOWN]}", "dim")
     elif attempt and attempt["number"] > 1:
         text.append(f"  at attempt {attempt['number']}", "dim")
     elif entry["reason"]:

@@ -105,7 +105,7 @@ def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if document["ready"] != "True":
             message = f": {condition['message']}" if condition["message"] else ""
             yield "condition", _safe(f"{condition['type']} {condition['status']} {condition['reason']}{message}")
-    from eventing.runtime.way import TIMES
+    from eventing.runtime.way import TIMES, answered
 
     standing = document["standing"]
     if standing is None:
@@ -134,8 +134,8 @@ def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         attempt = failure["attempt"]
         which = f"event {failure['id']}" if failure["id"] else f"receipt {failure['receipt']}"
         yield "last error", _safe(f"{_moment(failure['time'])}, {which}, {attempt['decision']}")
-        if attempt["error"] and attempt["error"] not in attempt["decision"]:
-            yield "", _safe(attempt["error"][:300])
+        if answer := answered(attempt):
+            yield "", answer
 
 
 def _safe(value: object) -> str:

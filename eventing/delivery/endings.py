@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from eventing.bindings.http import LOOP, REASON_HEADER
 from eventing.channels import Lease
@@ -20,6 +20,7 @@ from eventing.delivery.sender import Answer, Party, retry_after, send
 from eventing.delivery.spans import with_context
 from eventing.event import Event
 from eventing.journal import Decision, Rule
+from eventing.journal.details import ANSWERED
 from eventing.journal.record import failure_code
 from eventing.observe.metrics import SubscriptionMetrics
 from eventing.wire.client import ResponseFailure
@@ -40,6 +41,15 @@ EVICTION_RULES: Final = {
 
 
 _Place = Callable[[], tuple[Target | None, Pool | None]]
+
+
+class _Untaken(NamedTuple):
+    """Why a dead letter was not taken: the rule, the last status, what was said."""
+
+    rule: Rule
+    status: int = 0
+    note: str = ""
+    head: str = ""
 
 
 class Slots(Protocol):
@@ -131,14 +141,14 @@ class Endings:
             return
         self._start(self._bury(lease, destination, answer, rule))
 
-    def _drop(self, lease: Lease, rule: Rule, *, status: int = 0, note: str = "", told: str = "") -> None:
+    def _drop(self, lease: Lease, rule: Rule, *, status: int = 0, note: str = "", head: str = "", told: str = "") -> None:
         """Drop it, and settle: on a durable channel once that is on the disk (design, "Promises", 2)."""
         worker = self._worker
         then = partial(worker.settled, lease)
         if worker.durable:
-            self.record(lease.event, 0, Decision.DROPPED, rule, status=status, note=note, told=told, then=then)
+            self.record(lease.event, 0, Decision.DROPPED, rule, status=status, note=note, head=head, told=told, then=then)
         else:
-            self.record(lease.event, 0, Decision.DROPPED, rule, status=status, note=note, told=told)
+            self.record(lease.event, 0, Decision.DROPPED, rule, status=status, note=note, head=head, told=told)
             then()
 
     def hand_on(self, attempt: Attempt, reply: Event) -> None:
@@ -154,6 +164,7 @@ class Endings:
         *,
         status: int = 0,
         note: str = "",
+        head: str = "",
         told: str = "",
         then: Callable[[], None] | None = None,
     ) -> None:
@@ -161,11 +172,12 @@ class Endings:
         if decision is Decision.DROPPED:
             self._worker.metrics.dropped(rule.reason)
             self._engine.failure_lines.dropped(
-                event.receipt, self._delivery.subscription, rule.reason, status=status, detail=note or told
+                event.receipt, self._delivery.subscription, rule.reason, status=status, detail=note.partition(ANSWERED)[0] or told
             )
         self._journal.ended(
-            event, self._worker.number, self._clock(), 0.0, status, decision, rule, attempt=attempt, note=note, then=then
-        )
+            event, self._worker.number, self._clock(), 0.0, status, decision, rule,
+            attempt=attempt, note=note, head=head, then=then,
+        )  # fmt: skip
 
     def give_up(self) -> None:
         """There is no more time: the events of replies and dead letters on their way end with the reason for it, or stay due."""
@@ -185,8 +197,7 @@ class Endings:
         if untaken is None:
             self._worker.settled(lease)
         else:
-            why, status, note = untaken
-            self._drop(lease, why, status=status, note=note)
+            self._drop(lease, untaken.rule, status=untaken.status, note=untaken.note, head=untaken.head)
 
     async def _bury_evicted(self) -> None:
         while self._evicted:
@@ -194,13 +205,12 @@ class Endings:
             answer = Answer(0, [], rule.text.encode())
             untaken = await self._send_dead_letter(event, self._delivery.subscriber.url, answer, rule)
             if untaken is not None:
-                why, status, note = untaken
-                self.record(event, 0, Decision.DROPPED, why, status=status, note=note)
+                self.record(event, 0, Decision.DROPPED, untaken.rule, status=untaken.status, note=untaken.note, head=untaken.head)
         self._burying -= 1
         self._worker.burials_ended()
 
-    async def _send_dead_letter(self, event: Event, destination: str, answer: Answer, rule: Rule) -> tuple[Rule, int, str] | None:
-        """None: it was taken, and that is booked. Else why not, the last status and what it said: the event is to be dropped."""
+    async def _send_dead_letter(self, event: Event, destination: str, answer: Answer, rule: Rule) -> _Untaken | None:
+        """None: it was taken, and that is booked. Else why not, and the event is to be dropped."""
         data = answer.body if answer.failure is None else answer.text.encode()
         letter = dead_letter(event, destination=destination, code=answer.status, data=data)
         started = self._clock()
@@ -211,10 +221,10 @@ class Endings:
             raise
         worker = self._worker
         if taken is None:
-            return Rule.NO_DEAD_LETTER_SINK, 0, ""
+            return _Untaken(Rule.NO_DEAD_LETTER_SINK)
         url, answer = taken
         if not 200 <= answer.status < 300:
-            return Rule.DEAD_LETTER_FAILED, answer.status, f"{url}: {answer.text}"
+            return _Untaken(Rule.DEAD_LETTER_FAILED, answer.status, f"{url}: {answer.told}", answer.head)
         worker.metrics.dead_lettered += 1
         self._engine.failure_lines.dead_lettered(event.receipt, self._delivery.subscription, rule.reason, sink=url)
         self._journal.ended(

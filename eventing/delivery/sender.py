@@ -12,7 +12,9 @@ from typing import Final
 from eventing.bindings.http import HeaderName, event_head, payload
 from eventing.delivery.policy import parse_retry_after
 from eventing.event import Event
-from eventing.observe.redaction import MASK, is_secret, redacted
+from eventing.journal.details import ANSWERED
+from eventing.journal.heads import head_text
+from eventing.observe.redaction import redacted
 from eventing.wire.client import Connection, ResponseFailure
 from eventing.wire.pool import Pool
 
@@ -56,12 +58,13 @@ class Answer:
 
     @property
     def head(self) -> str:
-        """What the head said, as far as it is read at all, for people; no secrets."""
-        lines = []
-        for name, value in self.headers:
-            shown = name.lower.decode("latin-1")
-            lines.append(f"{shown}: {MASK if is_secret(shown) else redacted(value.decode('latin-1'))}")
-        return "\r\n".join(lines)
+        """What the head said, for the journal: bounded, no secrets."""
+        return head_text(self.headers)
+
+    @property
+    def told(self) -> str:
+        """`text`, and the beginning of the body behind it, for the journal."""
+        return f"{self.text}{ANSWERED}{self.excerpt}" if self.body and self.failure is None else self.text
 
 
 class Party:
@@ -119,8 +122,8 @@ class _Awaited:
     def failed(self, connection: Connection, failure: ResponseFailure) -> None:
         self._party.under_way -= 1
         # Nothing but the status matters of what a reply's or a dead letter's taker says.
-        accepted = 200 <= failure.status < 300
-        self._resolve(Answer(failure.status if accepted else known_status(failure), [], b"", failure))
+        status = failure.status if 200 <= failure.status < 300 else known_status(failure)
+        self._resolve(Answer(status, connection.headers if status else [], b"", failure))
 
     def _resolve(self, answer: Answer) -> None:
         if not self.answer.done():

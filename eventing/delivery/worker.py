@@ -209,7 +209,8 @@ class SubscriptionWorker:
             self.delivered(attempt, failure.status)
             self.slot_free()
             return
-        self.unaccepted(attempt, Answer(known_status(failure), [], b"", failure))
+        status = known_status(failure)
+        self.unaccepted(attempt, Answer(status, connection.headers if status else [], b"", failure))
 
     # the way of a delivery
 
@@ -343,7 +344,7 @@ class SubscriptionWorker:
             verdict = Verdict(Decision.FAILED, Rule.REPLY_FAILED)
         told, status = failure, answer.status
         if reply_url:
-            told, status = ResponseFailure("ReplyFailed", f"{reply_url}: {answer.text}"), 200
+            told, status = ResponseFailure("ReplyFailed", f"{reply_url}: {answer.told}"), 200
         lease = attempt.lease
         self._journal.attempted(
             lease.event.receipt,

@@ -6,20 +6,23 @@ A ring of bytes. Successes need none of it.
 import struct
 from typing import Final, NamedTuple
 
+from eventing.journal.heads import HEAD_MAX
 from eventing.journal.pages import pages
 
-__all__ = ["DETAIL_BYTES", "HEAD_MAX", "TEXT_MAX", "Detail", "Details"]
+__all__ = ["ANSWERED", "DETAIL_BYTES", "TEXT_MAX", "Detail", "Details"]
 
 # number of the record of the attempt before, counted from 1 (0: none); delay of the back-off; lengths: head, text
 _DETAIL: Final = struct.Struct("<QfHH")
-DETAIL_BYTES: Final = 4 << 20
+DETAIL_BYTES: Final = 8 << 20
 TEXT_MAX: Final = 600  # bytes
-HEAD_MAX: Final = 600
+# In a text: what is before it is ours, what is behind it the beginning of the body that came with the answer.
+ANSWERED: Final = "\x1f"
 
 
 class Detail(NamedTuple):
     """`previous`: number of the attempt record before this one, counted from 1; 0: there is none. `delay_s`: the back-off that
-    the policy names. `head`: header lines of the answer. `text`: the error, or the beginning of the answer's body."""
+    the policy names. `head`: header lines of the answer (eventing.journal.heads). `text`: the
+    error, or the beginning of the answer's body, or both with ANSWERED between them."""
 
     previous: int
     delay_s: float

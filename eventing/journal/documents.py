@@ -40,10 +40,18 @@ State = Annotated[
 
 
 class Response(Struct, frozen=True, kw_only=True):
-    """What a subscriber answered, as far as it is kept: attempts that did not succeed only, secrets masked."""
+    """What was answered, as far as it is kept: attempts that did not succeed only, secrets masked. Where a reply or a dead letter
+    was refused, what its receiver answered."""
 
-    headers: Annotated[dict[str, str], Meta(description="Those that mean something to the mesh.")]
+    headers: Annotated[
+        dict[str, str],
+        Meta(
+            description="All, in lower case and in the order in which they came, up to 64 and 2 KiB; a name that came twice has "
+            "both values."
+        ),
+    ]
     body: Annotated[str, Meta(description="Its beginning; control characters replaced.")]
+    headers_cut: Annotated[int, Meta(description="How many headers were left out or shortened.")] = 0
 
 
 class Attempt(Struct, frozen=True, kw_only=True):

@@ -39,6 +39,8 @@ TOTAL_BYTES: Final = 64 << 20  # of all segments; beyond it the oldest go
 QUEUE_EVENTS: Final = 20_000  # an in-memory channel can hold 10,000 that end together when the process stops
 QUEUE_BYTES: Final = 16 << 20
 DATA_MAX: Final = 64 << 10  # an event with more data is recorded without it
+# Of a record's JSON; a thousand attempts with all that was answered to each are more, then the older ones are left out.
+DOCUMENT_MAX: Final = 1 << 20
 SLICE: Final = 10  # records handed to the thread at once
 # A record takes up to 0.1 ms to make. In the turn in which an event is dropped at one subscriber it would delay that event's
 # delivery to the others, so it is made later, and one at a time; for each BACKLOG that wait, one more.
@@ -229,6 +231,9 @@ class FailureLog:
     def _payload(self, event: Event, subscriber: int, record: int) -> Payload:
         document = failure_document(self._journal, event, subscriber, record)
         raw = msgspec.json.encode(document)
+        while len(raw) > DOCUMENT_MAX and len(document.deliveries[0].attempts) > 1:
+            document = _without_the_older(document)
+            raw = msgspec.json.encode(document)
         if not document.data.kept or len(event.data) > DATA_MAX:
             return Payload(raw)
         head = event.wire if event.structured is None and event.wire is not None else binary_head(event)
@@ -340,6 +345,13 @@ def _matching(raw: bytes, query: str, *, with_data: bool) -> Iterator[Match]:
         data = msgspec.structs.replace(match.data, base64=base64.b64encode(payload.data).decode())
         match = msgspec.structs.replace(match, data=data)
     yield match
+
+
+def _without_the_older(match: Match) -> Match:
+    """The newer half of the attempts; their numbers say that there were others."""
+    (delivery,) = match.deliveries
+    attempts = delivery.attempts[len(delivery.attempts) // 2 :]
+    return msgspec.structs.replace(match, deliveries=[msgspec.structs.replace(delivery, attempts=attempts)])
 
 
 def _joined(before: Match | None, match: Match) -> Match:

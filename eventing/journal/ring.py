@@ -179,8 +179,9 @@ class Journal:
     ) -> None:
         """One attempt and what was decided after it; attempt 0 for a decision without an attempt.
 
-        `note` is the error, or the beginning of the answer's body; `head` the lines of the answer's head; `delay_s` the back-off
-        that the policy names. All three are for what does not simply succeed; secrets in a note are masked."""
+        `note` is the error, or the beginning of the answer's body, or both (details.ANSWERED); `head` the lines of the answer's
+        head; `delay_s` the back-off that the policy names. All three are for what does not simply succeed; secrets in a note are
+        masked."""
         if not self.enabled:
             return
         written = self._written
@@ -207,13 +208,14 @@ class Journal:
         *,
         attempt: int = 0,
         note: str = "",
+        head: str = "",
         then: Callable[[], None] | None = None,
     ) -> None:
         """The event has ended at this subscriber otherwise than by delivery: dead-lettered or dropped.
 
         `then` is called once that is on the disk, synchronised, if failures are recorded there at all; else at once."""
         record = self._written
-        self.attempted(event.receipt, subscriber, attempt, started, duration_s, status, decision, rule, note=note)
+        self.attempted(event.receipt, subscriber, attempt, started, duration_s, status, decision, rule, note=note, head=head)
         if self.on_failure is not None and self.enabled:
             self.on_failure(event, subscriber, record, then)
         elif then is not None:

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, cast
 from msgspec import structs
 
 from eventing.event import Event
+from eventing.journal.details import ANSWERED
 from eventing.journal.documents import (
     Attempt,
     Data,
@@ -26,6 +27,7 @@ from eventing.journal.documents import (
     Trace,
     as_dict,
 )
+from eventing.journal.heads import headers_of_text
 from eventing.journal.places import Place
 from eventing.journal.record import FAILURES, Decision, Rule
 from eventing.journal.refusals import Refusal
@@ -249,9 +251,15 @@ def _overwritten(journal: Journal, stored: float) -> bool:
 def attempt_document(journal: Journal, record: AttemptRecord) -> Attempt:
     failure = FAILURES[record.failure]
     detail = journal.detail(record)
-    text = detail.text if detail else ""
+    text, _, body = detail.text.partition(ANSWERED) if detail else ("", "", "")
     attempted = record.decision in _FAILED
-    answered = record.status and attempted
+    if attempted and not failure:
+        body = text  # an answer needs no words of ours
+    response = None
+    # Of an end, only where that came with an answer: a dead-letter sink's that did not take the event.
+    if detail and record.status and (attempted or detail.head or body):
+        headers, cut = headers_of_text(detail.head)
+        response = Response(headers=headers, body=body, headers_cut=cut)
     shown = record.rule is not Rule.REPLY_FAILED and attempted
     return Attempt(
         number=record.attempt,
@@ -264,12 +272,8 @@ def attempt_document(journal: Journal, record: AttemptRecord) -> Attempt:
         retries=record.limit,
         wait_s=round(record.wait_s, 3),
         decision=_decision(record, failure, text, detail.delay_s if detail else 0.0),
-        response=Response(headers=_headers(detail.head), body="" if failure else text) if answered and detail else None,
+        response=response,
     )
-
-
-def _headers(head: str) -> dict[str, str]:
-    return {name: printable(value) for name, _, value in (line.partition(": ") for line in head.split("\r\n")) if name}
 
 
 def _decision(record: AttemptRecord, failure: str, text: str, delay_s: float) -> str:

@@ -11,12 +11,16 @@ __all__ = ["MASK", "is_secret", "redacted"]
 MASK: Final = "***"
 # Names of headers, fields and log fields whose values are secrets.
 _SECRET_NAME: Final = re.compile(
-    r"token|secret|passw|authori[sz]ation|credential|private|cookie|api[-_]?key|signature|www-authenticate", re.IGNORECASE
+    r"token|secret|passw|authori[sz]ation|authenticat|credential|private|cookie|(api|access|auth)[-_]?key|signature|session|csrf"
+    r"|xsrf|jwt|assertion",
+    re.IGNORECASE,
 )
 _USERINFO: Final = re.compile(r"(?<=://)[^/@\s]{1,300}@")
 # The value of every parameter of a query: which of them is the secret cannot be told.
 _PARAMETER: Final = re.compile(r"""([?&][^=\s&?#"'<>]{1,100}=)[^&\s#"'<>]+""")
 _SCHEME: Final = re.compile(r"\b(bearer|basic|digest|negotiate)\s+[A-Za-z0-9._~+/=-]{4,}", re.IGNORECASE)
+# A JSON Web Token, wherever it stands: the three parts of one, the first being an object in base64.
+_JWT: Final = re.compile(r"\beyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]*")
 _FIELD: Final = re.compile(
     r"""((?:token|secret|passw(?:or)?d|authorization|cookie|api[-_]?key|signature)["']?\s*[:=]\s*["']?)(?!\s)[^\s"',;&}\]]+""",
     re.IGNORECASE,
@@ -37,6 +41,8 @@ def redacted(text: str, most: int = 4096) -> str:
 
 
 def _masked(text: str) -> str:
+    if "eyJ" in text:
+        text = _JWT.sub(MASK, text)
     if "://" in text:
         text = _USERINFO.sub(MASK + "@", text)
     if "=" in text or ":" in text:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from eventing.observe.lines import printable
 
-__all__ = ["STATES", "TIMES", "line", "local_time", "show"]
+__all__ = ["STATES", "TIMES", "answered", "line", "local_time", "show"]
 
 STATES: Final = {
     "delivered": "green",
@@ -27,6 +27,12 @@ STATES: Final = {
 }
 TIMES: Final = "\u00d7"
 _ANSWER_SHOWN: Final = 160
+_VALUE_SHOWN: Final = 100
+_HEADERS_SHOWN: Final = 400  # characters of them together
+# Every answer has them, and they say nothing about why it was not another one. `-o json` has them all.
+_EVERYDAY: Final = frozenset({"date", "content-length", "transfer-encoding", "connection", "keep-alive"})
+# Told first, and so never left out.
+_TELLING: Final = ("content-type", "retry-after", "location")
 _REFUSED_SHOWN: Final = 5
 
 
@@ -121,18 +127,16 @@ def _attempt(attempt: Mapping[str, Any], console: Console) -> None:
     when = local_time(attempt["started"])
     before = f"{first:10}  {when}  {took:11}  "
     line(console, Text(decision), 4, before=before)
-    if answer := _answered(attempt):
+    if answer := answered(attempt):
         line(console, Text(answer, style="dim"), 4, before=" " * len(before))
 
 
-def _answered(attempt: Mapping[str, Any]) -> str:
-    """What the subscriber said, or how the exchange failed, where the decision does not say it already."""
+def answered(attempt: Mapping[str, Any]) -> str:
+    """What the subscriber said, or how the exchange failed, where the decision does not say it already: a line, safe to print."""
     response, error = attempt.get("response"), str(attempt["error"])
     if response is None:
         return "" if error in attempt["decision"] else _cut(_safe(error))
-    headers = response["headers"]
-    parts = [str(headers["content-type"])] if "content-type" in headers else []
-    parts += [f"{name}: {value}" for name, value in headers.items() if name != "content-type"]
+    parts = list(_head(response["headers"], int(response.get("headers_cut") or 0)))
     if response["body"]:
         parts.append(f"“{_cut(str(response['body']))}”")
     elif error and error not in attempt["decision"]:
@@ -140,8 +144,25 @@ def _answered(attempt: Mapping[str, Any]) -> str:
     return _safe("answered " + ", ".join(parts)) if parts else ""
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _ANSWER_SHOWN else text[:_ANSWER_SHOWN] + "…"
+def _head(headers: Mapping[str, str], cut: int) -> Iterator[str]:
+    """The headers of an answer that may say why, and how many more there are."""
+    names = [name for name in _TELLING if name in headers]
+    names += [name for name in headers if name not in _EVERYDAY and name not in _TELLING]
+    shown = 0
+    for number, name in enumerate(names):
+        value = _cut(str(headers[name]), _VALUE_SHOWN)
+        told = value if name == "content-type" else f"{name}: {value}"
+        shown += len(told)
+        if shown > _HEADERS_SHOWN:
+            cut += len(names) - number
+            break
+        yield told
+    if cut:
+        yield f"{cut} more header{'' if cut == 1 else 's'}"
+
+
+def _cut(text: str, limit: int = _ANSWER_SHOWN) -> str:
+    return text if len(text) <= limit else text[:limit] + "…"
 
 
 def _nothing(document: Mapping[str, Any], identity: str, console: Console) -> None:

@@ -266,8 +266,11 @@ class Connection(asyncio.Protocol):
         header = self.pool.names[name]
         if header.kept:
             self._headers.append((header, value))
-        elif header.framing:
-            self._framed = True  # Content-Length or Transfer-Encoding; the other two are never in an answer
+        else:
+            if header.framing:
+                self._framed = True  # Content-Length or Transfer-Encoding; the other two are never in an answer
+            if self._parser.get_status_code() // 100 != 2:
+                self._headers.append((header, value))  # people want to see all of what did not succeed
         self._header_count += 1
         if self._header_count > self.pool.limits.header_count:
             self._too_large_head()

@@ -18,15 +18,65 @@ def test_the_decision_names_its_rule_and_the_answer_is_kept(mesh: Mesh, sink: Si
     first, second, third = ended(eventing, "ruled-1").attempts
     assert first.decision == "503 → retry 1 of 3 in 1.0 s: the subscriber asked for it by Retry-After"
     assert first.response is not None
-    assert first.response.headers == {"content-type": "text/plain", "retry-after": "1"}
+    assert first.response.headers == {
+        "content-type": "text/plain", "retry-after": "1", "set-cookie": "***", "content-length": "12",
+    }  # fmt: skip
     assert first.response.body == "so  [2J busy"
     assert second.decision.startswith("503 → retry 2 of 3 in 0.02")
     assert second.decision.endswith(" s: linear PT0.01S, jitter")
     assert (second.rule, second.retries, second.outcome) == ("Linear", 3, "retrying")
     assert (third.decision, third.response) == ("delivered: 200", None)
     shown = eventing("trace", "ruled-1")
-    assert "answered text/plain, retry-after: 1, “so  [2J busy”" in shown
+    assert "answered text/plain, retry-after: 1, set-cookie: ***, “so  [2J busy”" in shown
     assert "\x1b" not in shown
+
+
+MAINTENANCE = (
+    ("X-Reason", "maintenance"), ("Server", "shop/7"), ("Date", "Wed, 25 Nov 2026 16:00:00 GMT"), ("Retry-After", "0"),
+    ("WWW-Authenticate", f'Bearer realm="{SECRET}"'), ("X-Evil", "\x9b2J"),
+)  # fmt: skip
+TOLD = {
+    "x-reason": "maintenance", "server": "shop/7", "date": "Wed, 25 Nov 2026 16:00:00 GMT", "retry-after": "0",
+    "www-authenticate": "***", "x-evil": "\\x9b2J",
+}  # fmt: skip
+
+
+def test_the_whole_head_of_an_answer_that_did_not_succeed(mesh: Mesh, sink: Sink, eventing: Eventing, tmp_path: Path) -> None:
+    """With a body, which is parsed each time, and without, which is recognised from the second on; in memory and on disk."""
+    sink.always("/head", Answer(503, MAINTENANCE, b"back at five"))
+    sink.always("/bodiless", Answer(503, MAINTENANCE))
+    for name, length in (("head", "12"), ("bodiless", "0")):
+        applied(eventing, tmp_path, name, manifest(name, f"{sink.url}/{name}", retry=2))
+        post(mesh, name, f"{name}-1")
+        attempts = ended(eventing, f"{name}-1").attempts[:3]
+        assert [attempt.response and attempt.response.headers for attempt in attempts] == [TOLD | {"content-length": length}] * 3
+        assert [attempt.response and attempt.response.headers_cut for attempt in attempts] == [0] * 3
+    shown = (
+        "answered retry-after: 0, x-reason: maintenance, server: shop/7, www-authenticate: ***, x-evil: \\x9b2J, “back at five”"
+    )
+    assert eventing("trace", "head-1").count(shown) == 3
+    assert shown in eventing("why", "head")
+    (on_disk,) = [path.read_bytes() for path in (mesh.data_dir / "journal").glob("*")]
+    assert on_disk.count(b'"x-reason":"maintenance"') == 6
+
+
+def test_a_head_without_end_is_cut_and_says_so(mesh: Mesh, sink: Sink, eventing: Eventing, tmp_path: Path) -> None:
+    many = tuple((f"X-{number}", "v" * 300) for number in range(30))
+    sink.always("/many", Answer(400, (*many, ("x-last", "small"))))
+    sink.always("/huge", Answer(400, (("x-reason", "talkative"),), b"x" * 2_000_000))
+    applied(eventing, tmp_path, "many", manifest("many", f"{sink.url}/many"))
+    applied(eventing, tmp_path, "huge", manifest("huge", f"{sink.url}/huge"))
+    post(mesh, "many", "many-1")
+    post(mesh, "huge", "huge-1")
+    response = ended(eventing, "many-1").attempts[0].response
+    assert response is not None
+    assert (response.headers["x-0"], response.headers["x-last"]) == ("v" * 256 + "…", "small")
+    assert response.headers_cut == 30, "seven are shortened, the others left out"
+    assert " more headers" in eventing("trace", "many-1")
+    attempt = ended(eventing, "huge-1").attempts[0]
+    assert attempt.error.startswith("BodyTooLarge")
+    assert attempt.response is not None
+    assert attempt.response.headers["x-reason"] == "talkative"
 
 
 def test_a_redirect_is_not_followed_and_says_where_to(mesh: Mesh, sink: Sink, eventing: Eventing, tmp_path: Path) -> None:
@@ -58,6 +108,31 @@ def test_each_attempt_at_the_dead_letter_sink_and_the_reply_address(
     assert found.attempts[4].decision.startswith("dead-letter sink: 429 → retry 1 of 1 in 0.01")
     assert found.attempts[4].error == "not now"
     assert "reply: 503 → retry 1 of 1 in 0.01" in eventing("trace", "patient-1")
+
+
+def test_what_a_reply_address_and_a_dead_letter_sink_refused_with(
+    mesh: Mesh, sink: Sink, eventing: Eventing, tmp_path: Path
+) -> None:
+    sink.always("/turned-down", Answer(200, REPLY, b"answer"))
+    sink.always("/turned-down-reply", Answer(400, (("x-reason", "no replies"),), b"thanks"))
+    sink.always("/turned-down-dls", Answer(422, (("x-reason", "full"),), b"no more"))
+    letters = dead_letter(sink, "/turned-down-dls")
+    text = manifest("turned-down", f"{sink.url}/turned-down", reply=f"{sink.url}/turned-down-reply", retry=0, **letters)
+    applied(eventing, tmp_path, "turned-down", text)
+    post(mesh, "turned-down", "turned-down-1")
+    found = ended(eventing, "turned-down-1")
+    assert (found.state, found.reason) == ("dropped", "DeadLetterFailed")
+    first, last = found.attempts
+    assert (first.outcome, first.status) == ("failed", 200)
+    assert first.error == f"ReplyFailed: {sink.url}/turned-down-reply: 400"
+    assert first.response is not None
+    assert (first.response.headers["x-reason"], first.response.body) == ("no replies", "thanks")
+    assert last.response is not None
+    assert (last.response.headers["x-reason"], last.response.body) == ("full", "no more")
+    shown = eventing("trace", "turned-down-1")
+    assert f"(http://127.0.0.1:{sink.url.rpartition(':')[2]}/turned-down-dls: 422)" in shown
+    assert "answered x-reason: no replies, “thanks”" in shown
+    assert "answered x-reason: full, “no more”" in shown
 
 
 def test_no_secret_is_kept_or_told(mesh: Mesh, sink: Sink, eventing: Eventing, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_why_of_what_is_not_there(mesh: Mesh, eventing: Eventing, capsys: pytest
 
 
 def test_tail_follows_until_it_is_interrupted(mesh: Mesh, sink: Sink, eventing: Eventing, tmp_path: Path) -> None:
-    sink.always("/tailed", lambda received: Answer(503 if received.number % 2 else 200))
+    sink.always("/tailed", lambda received: Answer(503, (("x-reason", "odd"),)) if received.number % 2 else Answer(200))
     applied(eventing, tmp_path, "tailed", manifest("tailed", f"{sink.url}/tailed"))
     with _tailing(mesh, tmp_path, "--channel", "tailed") as follow:
         follow(lambda: post(mesh, "tailed", "tailed-1", b'{"escape": "\x1b[2J"}'), "accepted ", "retrying ", "delivered ")
@@ -61,6 +61,7 @@ def test_tail_follows_until_it_is_interrupted(mesh: Mesh, sink: Sink, eventing: 
     assert "tailed-1" in out
     assert '{"escape": "\\x1b[2J"}' in out
     assert "503 → retry 1 of 5 in" in out
+    assert "answered x-reason: odd" in out
     assert "\x1b" not in out
     assert code == 130
 

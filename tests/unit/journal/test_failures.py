@@ -90,6 +90,29 @@ async def test_a_failure_is_found_again_by_the_next_process(tmp_path: Path) -> N
     assert len(segments(tmp_path)) == 1, "who writes nothing makes no file"
 
 
+async def test_a_thousand_attempts_with_all_that_was_answered_are_readable(tmp_path: Path) -> None:
+    """A record that is longer than a reader takes for possible would be damage to it: the older attempts are left out."""
+    journal = new_journal()
+    async with recording(tmp_path, journal) as failures:
+        subscriber, place = placed(journal)
+        event = make_event("stubborn", b"{}")
+        event.receipt = journal.next_receipt()
+        journal.accepted(event, place, b"127.0.0.1:1")
+        for number in range(1, 1001):
+            journal.attempted(
+                event.receipt, subscriber, number, 0.0, 0.01, 503, Decision.RETRYING, Rule.EXPONENTIAL,
+                limit=1000, note="n" * 500, delay_s=0.5, head="x-reason: " + "r" * 2000,
+            )  # fmt: skip
+        journal.ended(event, subscriber, 0.0, 0.0, 0, Decision.DROPPED, Rule.NO_DEAD_LETTER_SINK)
+        await until(lambda: journal.failures_written == 1, "it is written")
+        (match,) = await failures.find("stubborn")
+    (delivery,) = match.deliveries
+    numbers = [attempt.number for attempt in delivery.attempts]
+    assert delivery.state == "dropped"
+    assert numbers == [*range(1001 - len(numbers) + 1, 1001), 0]
+    assert 100 < len(numbers) < 1000
+
+
 async def test_nobody_else_may_read_them_and_no_secret_is_in_them(tmp_path: Path) -> None:
     journal = new_journal()
     async with recording(tmp_path / "journal", journal):

@@ -14,7 +14,7 @@ from eventing.event import Event
 from eventing.journal import Decision, Journal, Rule
 
 MIB = 1 << 20
-# All rings at their defaults are 29 MiB; what is kept as objects (subscribers, places, chains, refusals) comes on top.
+# All rings at their defaults are 33 MiB; what is kept as objects (subscribers, places, chains, refusals) comes on top.
 BOUND_MIB = 64
 GROWTH_MIB = 4.0  # from the second filling to the last: the allocator's, and nobody's
 FILLINGS = 3

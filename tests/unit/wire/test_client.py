@@ -114,7 +114,24 @@ async def answered(*chunks: bytes, end: bool = False, **options: Any) -> Asker:
         (b"HTTP/1.1 204 No Content\r\n\r\n", 204, [], b""),
         (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nce-id: 2\r\n\r\n", 200, [], b"abc"),
         (b"HTTP/1.1 100 Continue\r\n\r\n" + OK, 200, [], b""),
-        (b"HTTP/1.1 503 No\r\nRetry-After: 7\r\ncontent-length: 0\r\n\r\n", 503, [(b"retry-after", b"7")], b""),
+        (
+            b"HTTP/1.1 503 No\r\nX-Reason: why\r\nRetry-After: 7\r\nServer: x\r\ncontent-length: 0\r\n\r\n",
+            503,
+            [(b"x-reason", b"why"), (b"retry-after", b"7"), (b"server", b"x"), (b"content-length", b"0")],
+            b"",
+        ),
+        (
+            b"HTTP/1.1 301\r\nLocation: /x\r\nDate: now\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nserver: late\r\n\r\n",
+            301,
+            [(b"location", b"/x"), (b"date", b"now"), (b"transfer-encoding", b"chunked")],
+            b"a",
+        ),
+        (
+            b"HTTP/1.1 103 X\r\nlink: early\r\n\r\nHTTP/1.1 400 \r\nx-a: 1\r\nx-a: 2\r\ncontent-length: 0\r\n\r\n",
+            400,
+            [(b"x-a", b"1"), (b"x-a", b"2"), (b"content-length", b"0")],
+            b"",
+        ),
     ],
 )
 def test_answers(sent: bytes, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:

@@ -289,6 +289,12 @@ class ChannelFactory(Protocol):
         """Whether a channel leaves something outside the mesh that must be removed with it: then it gets a finalizer."""
 
     @property
+    def missing(self) -> str:
+        """What keeps it from opening channels in this installation, and the command that helps; "" where nothing does.
+
+        Its kind is served all the same, and its provisioner says this to those who make a channel of it."""
+
+    @property
     def kind(self) -> Kind:
         """The kind of channel object that this back end serves."""
 

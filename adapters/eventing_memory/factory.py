@@ -35,6 +35,7 @@ class MemoryChannelFactory:
     shared = False  # what one process holds no other sees
     config_map = ""
     options: frozenset[str] = frozenset()
+    missing = ""
 
     @property
     def kind(self) -> Kind:

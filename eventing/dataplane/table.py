@@ -122,7 +122,9 @@ class ChannelTable:
     def _open(self, key: str, factory: ChannelFactory, channel: Object) -> Served:
         metadata = channel["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
-        if factory.shared or self._workers == 1:
+        if factory.missing:
+            opened: Channel = UnservedChannel(factory.missing)
+        elif factory.shared or self._workers == 1:
             opened = factory.open(channel, self._host(factory))
         else:
             opened = UnservedChannel(needs_one_worker(factory.kind, self._workers))

@@ -126,7 +126,7 @@ async def plane(api: TinyApi, **settings: Any) -> AsyncIterator[Plane]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     ports = [sock.getsockname()[1] for sock in sockets]
     data_plane = DataPlane(
-        name="one", client=api, factories=channel_factories(), ingress=sockets[0], admin=sockets[1], token="secret",
+        name="one", client=api, factories={"memory": channel_factories()["memory"]}, ingress=sockets[0], admin=sockets[1], token="secret",
         settings=DataPlaneSettings(**({"drain_s": 1.0} | settings)),
     )  # fmt: skip
     stop, started = asyncio.Event(), asyncio.Event()

@@ -55,7 +55,7 @@ def test_top_level_names(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     top = {name.partition("/")[0] for name in names}
-    assert {name for name in top if not name.endswith(".dist-info")} == {"eventing", "eventing_memory"}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"eventing", "eventing_kafka", "eventing_memory"}
     assert "eventing/py.typed" in names
     assert "eventing/runtime/quickstart.yaml" in names
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
@@ -73,7 +73,12 @@ def test_every_entry_point_loads(installed: Path, tmp_path: Path) -> None:
         "for point in distribution('eventing-mesh').entry_points: point.load(); print(point.group, point.name)\n"
     )
     loaded = run(installed, "python", "-c", loading, cwd=tmp_path).splitlines()
-    assert set(loaded) == {"console_scripts eventing", "eventing.channels memory", "pytest11 eventing"}
+    assert set(loaded) == {
+        "console_scripts eventing",
+        "eventing.channels kafka",
+        "eventing.channels memory",
+        "pytest11 eventing",
+    }
 
 
 def test_the_quickstart_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:

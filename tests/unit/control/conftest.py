@@ -240,6 +240,7 @@ class FakeFactory:
         self.config_map = f"{name}-config" if external else ""
         self.options: frozenset[str] = frozenset({"group.id"}) if external else frozenset()
         self.settings = BackEndSettings()
+        self.missing = ""
         self.says = Provisioned(True)
         self.says_of_subscription: dict[str, Provisioned] = {}
         self.calls: Counter[str] = Counter()

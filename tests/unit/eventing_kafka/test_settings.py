@@ -1,0 +1,169 @@
+"""What ConfigMap and Secret come to, and what people are told who have written them wrongly."""
+
+import datetime as dt
+import ssl
+import tempfile
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from eventing.channels import BackEndSettings
+from eventing_kafka.settings import KafkaSettings, SettingsError, bootstrap_servers
+
+PASSWORD = "hunter2-not-to-be-seen"
+
+
+def with_secret(**data: str | bytes) -> BackEndSettings:
+    keys = {"mechanism": "sasl.mechanism", "ca": "ca.crt", "certificate": "user.crt", "key": "user.key", "skip": "user.skip"}
+    encoded = {keys.get(name, name): value.encode() if isinstance(value, str) else value for name, value in data.items()}
+    config = {"bootstrap.servers": "kafka:9092", "auth.secret.ref.name": "kafka-login"}
+    return BackEndSettings(config, encoded, "knative-eventing/kafka-login")
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[str, str]:
+    """A certificate and its key, PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "orders")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+    return certificate.public_bytes(serialization.Encoding.PEM).decode(), private
+
+
+def test_plain() -> None:
+    settings = KafkaSettings.read(BackEndSettings({"bootstrap.servers": " a:9092, [::1]:9093,,a:9092 "}))
+    assert settings.servers == ("a:9092", "[::1]:9093")
+    assert settings.client_options() == {"bootstrap_servers": ["a:9092", "[::1]:9093"], "security_protocol": "PLAINTEXT"}
+
+
+def test_sasl_with_plain_where_no_mechanism_is_named() -> None:
+    settings = KafkaSettings.read(with_secret(protocol="SASL_PLAINTEXT\n", user="orders", password=PASSWORD))
+    assert settings.client_options() == {
+        "bootstrap_servers": ["kafka:9092"],
+        "security_protocol": "SASL_PLAINTEXT",
+        "sasl_mechanism": "PLAIN",
+        "sasl_plain_username": "orders",
+        "sasl_plain_password": PASSWORD,
+    }
+
+
+def test_tls_with_a_certificate_of_ours_leaves_no_file(
+    pair: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = pair
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    settings = KafkaSettings.read(
+        with_secret(protocol="SASL_SSL", mechanism="SCRAM-SHA-512", user="u", password=PASSWORD, ca=certificate,
+                    certificate=certificate, key=key)
+    )  # fmt: skip
+    options = settings.client_options()
+    context = options["ssl_context"]
+    assert isinstance(context, ssl.SSLContext)
+    assert context.check_hostname
+    assert len(context.get_ca_certs()) == 1
+    assert list(tmp_path.iterdir()) == []
+    assert options["sasl_mechanism"] == "SCRAM-SHA-512"
+    assert settings.client_options()["ssl_context"] is context, "one context for all clients"
+
+
+def test_knatives_word_for_no_certificate_of_ours(pair: tuple[str, str]) -> None:
+    settings = KafkaSettings.read(with_secret(protocol="SSL", ca=pair[0], skip="true", key="anything"))
+    assert settings.certificate == settings.key == ""
+
+
+def test_settings_of_topics_do_not_divide_clients() -> None:
+    config = {"bootstrap.servers": "kafka:9092", "default.topic.config.min.insync.replicas": "2"}
+    settings = KafkaSettings.read(BackEndSettings(config))
+    assert settings.topic_config == (("min.insync.replicas", "2"),)
+    assert settings == KafkaSettings.read(BackEndSettings({"bootstrap.servers": "kafka:9092"}))
+    assert len({settings, KafkaSettings.read(BackEndSettings({"bootstrap.servers": "kafka:9092"}))}) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "reason", "words"),
+    [
+        (
+            BackEndSettings(None),
+            "ConfigMapNotFound",
+            "kubectl create configmap kafka-channel-config --namespace knative-eventing --from-literal=bootstrap.servers=",
+        ),
+        (
+            BackEndSettings({}),
+            "InvalidConfigMap",
+            "knative-eventing/kafka-channel-config, key bootstrap.servers: no server is given",
+        ),
+        (BackEndSettings({"bootstrap.servers": "a:9092,b"}), "InvalidConfigMap", "'b' is not HOST:PORT"),
+        (
+            BackEndSettings({"bootstrap.servers": "a:1", "auth.secret.ref.name": "gone"}, None, "knative-eventing/gone"),
+            "SecretNotFound",
+            "there is no Secret knative-eventing/gone,",
+        ),
+        (with_secret(), "InvalidSecret", "key protocol: one of PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL is expected"),
+        (with_secret(protocol="TLS"), "InvalidSecret", "Secret knative-eventing/kafka-login, key protocol"),
+        (with_secret(protocol="SASL_SSL", mechanism="OAUTHBEARER"), "InvalidSecret", "OAUTHBEARER is not supported"),
+        (with_secret(protocol="SASL_SSL", mechanism="GSSAPI"), "InvalidSecret", "key sasl.mechanism: one of PLAIN, SCRAM"),
+        (with_secret(protocol="SASL_PLAINTEXT", password=PASSWORD), "InvalidSecret", "key user: it is needed"),
+        (with_secret(protocol="SASL_PLAINTEXT", user="u"), "InvalidSecret", "key password: it is needed"),
+        (
+            with_secret(protocol="SASL_PLAINTEXT", user="u", password=b"\xff\xfe"),
+            "InvalidSecret",
+            "key password: it is not UTF-8",
+        ),
+        (with_secret(protocol="SSL", ca=PASSWORD), "InvalidSecret", "key ca.crt: no certificates in PEM"),
+        (with_secret(protocol="SSL", key=PASSWORD), "InvalidSecret", "key user.crt: it is not there"),
+        (with_secret(protocol="SSL", certificate=PASSWORD), "InvalidSecret", "key user.key: it is not there"),
+        (with_secret(protocol="SSL", certificate=PASSWORD, key=PASSWORD), "InvalidSecret", "keys user.crt and user.key"),
+    ],
+)
+def test_what_is_wrong_is_said_with_the_object_and_the_key(given: BackEndSettings, reason: str, words: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        KafkaSettings.read(given)
+    assert caught.value.reason == reason
+    assert words in str(caught.value)
+    chain: BaseException | None = caught.value
+    while chain is not None:
+        assert PASSWORD not in f"{chain} {chain!r}"
+        chain = chain.__cause__ or (None if chain.__suppress_context__ else chain.__context__)
+
+
+def test_an_encrypted_key_is_not_asked_for_at_the_terminal(pair: tuple[str, str]) -> None:
+    key = serialization.load_pem_private_key(pair[1].encode(), None).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"secret")
+    )
+    with pytest.raises(SettingsError, match="the private key is encrypted"):
+        KafkaSettings.read(with_secret(protocol="SSL", certificate=pair[0], key=key))
+
+
+def test_secrets_are_not_shown(pair: tuple[str, str]) -> None:
+    certificate, key = pair
+    settings = KafkaSettings.read(
+        with_secret(protocol="SASL_SSL", user="someone", password=PASSWORD, certificate=certificate, key=key)
+    )
+    for secret in ("someone", PASSWORD, "BEGIN"):
+        assert secret not in f"{settings} {settings!r}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " , ", "kafka", "kafka:", ":9092", "kafka:0", "kafka:65536", "kafka:x", "::1:9092", "a b:1", "http://a:1", "[]:1"],
+)
+def test_servers_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        bootstrap_servers(text)

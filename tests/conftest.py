@@ -11,6 +11,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.kafka import fixtures
+from tests.support.kafka.back_end import REMEDY, find_back_end
+
+kafka, private_kafka, reaper = fixtures.kafka, fixtures.private_kafka, fixtures.reaper
+
 # A failing example prints how to run it again; two shared cores are no place for per-example deadlines.
 settings.register_profile("mesh", print_blob=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("mesh")
@@ -39,12 +44,12 @@ TOOLS = {
     ),
 }
 IN_CI = os.environ.get("CI", "").lower() == "true"
-_LEFT_OUT = pytest.StashKey[dict[str, list[str]]]()
+_LEFT_OUT = pytest.StashKey[list[tuple[str, str, list[str]]]]()  # tool, how one comes by it, tests
 _KUBECTL_VERSIONS = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_LEFT_OUT] = {}
+    config.stash[_LEFT_OUT] = []
     config.stash[_KUBECTL_VERSIONS] = []
     named = {point.name for point in entry_points(group="eventing.channels")}
     if "memory" not in named:
@@ -74,20 +79,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         needing = [item for item in items if item.get_closest_marker(tool)]
         if needing and tool == "kubectl":
             config.stash[_KUBECTL_VERSIONS] = [_version(path) for path in paths]
-        if paths or not needing:
-            continue
-        if IN_CI:
-            raise pytest.UsageError(f"{len(needing)} tests need {tool}, and in CI all run: {remedy}")
-        config.stash[_LEFT_OUT][tool] = [item.nodeid for item in needing]
-        for item in needing:
-            item.add_marker(pytest.mark.skip(reason=f"needs {tool}, which is not on PATH"))
+        if needing and not paths:
+            _leave_out(config, needing, tool, remedy)
+    needing = [item for item in items if item.get_closest_marker("kafka")]
+    if needing and find_back_end() is None:  # only asked for where it is needed: it takes a moment
+        _leave_out(config, needing, "kafka", REMEDY)
+
+
+def _leave_out(config: pytest.Config, needing: list[pytest.Item], tool: str, remedy: str) -> None:
+    if IN_CI:
+        raise pytest.UsageError(f"{len(needing)} tests need {tool}, and in CI all run: {remedy}")
+    config.stash[_LEFT_OUT].append((tool, remedy, [item.nodeid for item in needing]))
+    for item in needing:
+        item.add_marker(pytest.mark.skip(reason=f"needs {tool}, which is not here"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if versions := config.stash[_KUBECTL_VERSIONS]:
         terminalreporter.write_line(f"with kubectl {', '.join(versions)}")
-    for tool, left_out in config.stash[_LEFT_OUT].items():
-        terminalreporter.section(f"left out: no {tool} here; {TOOLS[tool][1]}", yellow=True)
+    if used := config.stash.get(fixtures.USED, ""):
+        terminalreporter.write_line(used)
+    for tool, remedy, left_out in config.stash[_LEFT_OUT]:
+        terminalreporter.section(f"left out: no {tool} here; {remedy}", yellow=True)
         for node_id in left_out:
             terminalreporter.write_line(node_id)
 

@@ -19,14 +19,15 @@ _PIECE: Final = 64 << 10
 class TcpProxy:
     """`async with TcpProxy("127.0.0.1", port) as proxy`: connect to `proxy.port` instead.
 
+    With `port` it listens on that one, for targets that tell their clients where to find them; else wherever there is room.
     Passes everything on until told otherwise. `delay_s` holds back every piece in both directions and may be set at any time.
     `up_bytes` and `down_bytes` count what was passed on, towards the target and back.
     """
 
-    def __init__(self, host: str, port: int, *, listen: str = "127.0.0.1") -> None:
-        self.target = (host, port)
+    def __init__(self, host: str, target: int, /, *, listen: str = "127.0.0.1", port: int = 0) -> None:
+        self.target = (host, target)
         self.host = listen
-        self.port = 0
+        self.port = port
         self.delay_s = 0.0
         self.up_bytes = 0
         self.down_bytes = 0

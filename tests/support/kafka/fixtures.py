@@ -1,0 +1,62 @@
+"""Fixtures for tests that talk to a real Kafka; such tests are marked `kafka`.
+
+`kafka` is one broker for the whole session: use fresh topics, and leave it alive. `private_kafka` makes brokers for one test, which
+may do to them what it likes.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+import pytest
+
+from tests.support.kafka.back_end import REMEDY, find_back_end
+from tests.support.kafka.broker import KafkaBroker
+from tests.support.reaper import Reaper
+
+__all__ = ["USED", "kafka", "private_kafka", "reaper"]
+
+_QUICKLY_BACK: Final = {"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500"}  # from 9 s and 2 s
+USED = pytest.StashKey[str]()
+
+
+@pytest.fixture(scope="session")
+def reaper() -> Iterator[Reaper]:
+    """Ends what the session has started, also when the session is killed."""
+    made = Reaper()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def kafka(reaper: Reaper, request: pytest.FixtureRequest) -> Iterator[KafkaBroker]:
+    """The session's broker, serving."""
+    made = _make(reaper, None)
+    try:
+        made.start()
+        yield made
+        request.config.stash[USED] = f"with Kafka {made.version} {made.back_end}"  # it says its version a moment after it serves
+    finally:
+        made.remove()
+
+
+@pytest.fixture
+def private_kafka(reaper: Reaper) -> Iterator[Callable[..., KafkaBroker]]:
+    """`private_kafka()` makes a broker that is not started yet; `private_kafka({"message.max.bytes": "1000"})` with properties of
+    its own. It serves again some 5 s after `kill` and `start`: Kafka first lets the session of the dead one end."""
+    brokers: list[KafkaBroker] = []
+
+    def make(properties: Mapping[str, str] | None = None) -> KafkaBroker:
+        brokers.append(_make(reaper, {**_QUICKLY_BACK, **(properties or {})}))
+        return brokers[-1]
+
+    try:
+        yield make
+    finally:
+        for each in brokers:
+            each.remove()
+
+
+def _make(reaper: Reaper, properties: Mapping[str, str] | None) -> KafkaBroker:
+    back_end = find_back_end()
+    assert back_end is not None, f"a test that uses Kafka must be marked with pytest.mark.kafka; {REMEDY}"
+    return KafkaBroker(back_end, reaper, properties=properties)

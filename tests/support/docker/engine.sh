@@ -29,7 +29,12 @@ start() {
   pgrep -x dockerd >/dev/null || as_root rm -rf /run/docker /run/docker.pid /run/docker.sock "$OURS"
   as_root sh -c "PATH=\$PATH:/usr/sbin:/sbin exec setsid dockerd --pidfile $OURS </dev/null >>$LOG 2>&1 &"
   for _ in $(seq 120); do
-    ! version=$(answers) || { echo "a Docker engine was started: $version"; return 0; }
+    if version=$(answers); then
+      echo "a Docker engine was started: $version"
+      # Containers of test runs that were ended together with an engine before this one.
+      docker container prune --force --filter label=org.testcontainers >/dev/null
+      return 0
+    fi
     sleep 0.25
   done
   echo "dockerd did not come up within 30 s; the end of $LOG:" >&2

@@ -20,7 +20,7 @@ from tests.support.services import Engine
 __all__ = ["BUILD", "REMEDY", "BackEnd", "find_back_end"]
 
 BUILD: Final = "tests/support/kafka/build.sh"
-_OFFICIAL: Final = "apache/kafka:3.9.1"
+_OFFICIAL: Final = "apache/kafka:3.9.1"  # the version of pom.xml
 REMEDY: Final = f"docker pull {_OFFICIAL}; or with Java 17 and Maven, without Docker: bash {BUILD} home"
 
 

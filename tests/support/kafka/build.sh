@@ -24,7 +24,8 @@ home() {
     tries=$((tries - 1)) && [ "$tries" -gt 0 ] || { rm -rf "$part"; return 1; }
     sleep 5
   done
-  cp -R bin config "$part/"
+  cp -R bin config docker "$part/"
+  cp config/log4j.properties config/tools-log4j.properties "$part/docker/"
   # Two at the same time: the second one's is the same.
   if [ -d "$BUILT" ]; then rm -rf "$part"; else mv "$part" "$BUILT"; fi
 }

@@ -1,0 +1,266 @@
+"""The Kafka binding: a record to an Event and back (CloudEvents Kafka Protocol Binding 1.0.2).
+
+Events are written in binary content mode: attributes as `ce_…` headers in UTF-8, `datacontenttype` as `content-type`, the data as
+the record's value, `partitionkey` as its key too. Both content modes are read. Beside the event travel, as headers of their own,
+what travels with it by HTTP (tracing, `knative-…`), how many channels it has been through, and the receipt of its acceptance.
+
+A record that comes from elsewhere and is no event becomes one (`foreign_event`), as Knative's KafkaSource makes it.
+"""
+
+import base64
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from eventing.bindings.http import HOPS_HEADER, KNOWN_LENGTH, KNOWN_MAX, HeaderName, structured_head
+from eventing.bindings.json_format import STRUCTURED_MEDIA_TYPE, decode_structured
+from eventing.errors import Fault, InvalidEventError
+from eventing.event import Event, check_attributes, is_timestamp
+
+__all__ = ["FOREIGN_TYPE", "RECEIPT_HEADER", "Headers", "decode", "encode", "foreign_event"]
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+RECEIPT_HEADER: Final = "eventing-receipt"
+"""Text of the receipt with which the event was accepted."""
+FOREIGN_TYPE: Final = "dev.knative.kafka.event"
+
+_HOPS: Final = HOPS_HEADER.decode()
+_PARTITION_KEY_LINE: Final = b"ce-partitionkey: "
+_NAMES_MAX: Final = 4096  # distinct header names kept; they come from outside
+_ID, _SOURCE, _TYPE, _SPECVERSION, _TIME = (1 << place for place in range(5))  # the bits of eventing.bindings.http
+_REQUIRED: Final = _ID | _SOURCE | _TYPE | _SPECVERSION
+_END: Final = HOPS_HEADER + b": %d\r\ncontent-length: %d\r\n\r\n"
+# What a value may consist of if it is to stand in a header of HTTP as it is: printable ASCII without space, quote and percent.
+_PLAIN: Final = bytes(byte for byte in range(0x21, 0x7F) if byte not in b'"%')
+# What is left of a head of so many lines once every such character is gone.
+_LEFT: Final = tuple(b" \r\n" * lines for lines in range(64))
+_NOT_A_NAME: Final = re.compile(r"[^a-z0-9]")
+_NO_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+
+
+class _Sent(dict[bytes, str]):
+    """Name of a line of an event's HTTP head → name of the record's header."""
+
+    def __missing__(self, line: bytes) -> str:
+        name = line.decode("ascii")
+        name = f"ce_{name[3:]}" if name.startswith("ce-") else name
+        if len(self) < _NAMES_MAX:
+            self[line] = name
+        return name
+
+
+class _Received(dict[str, HeaderName]):
+    """Name of a record's header → what it is called by HTTP, classified once."""
+
+    def __missing__(self, name: str) -> HeaderName:
+        # A dash is not a Kafka attribute's, and what is neither `ce_` nor travels is dropped as by HTTP.
+        line = f"ce-{name[3:]}" if name.startswith("ce_") else name.lower() if not name.startswith("ce-") else "x"
+        header = HeaderName(line.encode("utf-8", "replace"))
+        if len(self) < _NAMES_MAX and len(name) <= 64:
+            self[name] = header
+        return header
+
+
+_SENT: Final = _Sent()
+_RECEIVED: Final = _Received()
+
+
+def encode(event: Event, receipt: bytes) -> tuple[bytes | None, bytes, list[tuple[str, bytes]]]:
+    """Key, value and headers of the record that stores the event; with `receipt` as the text of its receipt.
+
+    A structured event is stored in binary mode, unless that would lose what says how its data is to be read: then as it came.
+    """
+    wire = event.wire
+    key: bytes | None = None
+    if wire is not None and event.structured is None and b"%" not in wire:
+        # Nothing is escaped, so the lines of the head are the attributes' own bytes; the two that end it are the binding's.
+        headers = []
+        for line in wire[: wire.rindex(HOPS_HEADER)].split(b"\r\n")[:-1]:
+            name, _, value = line.partition(b": ")
+            headers.append((_SENT[name], value))
+        if _PARTITION_KEY_LINE in wire:
+            key = event.attributes.get("partitionkey", "").encode() or None
+        headers.append((RECEIPT_HEADER, receipt))
+        if event.hops:
+            headers.append((_HOPS, b"%d" % event.hops))
+        return key, event.data, headers
+    attributes = event.attributes
+    key = attributes.get("partitionkey", "").encode() or None
+    value = event.data
+    if event.structured is not None and value and "datacontenttype" not in attributes:
+        value = event.structured
+        headers = [("content-type", STRUCTURED_MEDIA_TYPE + b"; charset=utf-8")]
+    else:
+        headers = [
+            ("content-type" if name == "datacontenttype" else f"ce_{name}", text.encode()) for name, text in attributes.items()
+        ]
+    headers += [(name.decode("ascii"), text) for name, text in event.headers]
+    headers.append((RECEIPT_HEADER, receipt))
+    if event.hops:
+        headers.append((_HOPS, b"%d" % event.hops))
+    return key, value, headers
+
+
+def decode(value: bytes | None, headers: Headers) -> tuple[Event, str]:
+    """The event of a record, validated, and the text of the receipt with which it was accepted ("" where there is none).
+
+    Raises InvalidEventError naming every fault: the record is no CloudEvent.
+
+    As by HTTP nearly every event is plain, and its head is made of its values as they are (bindings.http.decode); here they
+    must be looked at, since no parser of HTTP has been over them.
+    """
+    lines: list[bytes] = []
+    content_type: bytes | None = None
+    travelling: tuple[tuple[bytes, bytes], ...] = ()
+    seen = hops = 0
+    raw_id = b""
+    origin = ""
+    received = _RECEIVED
+    for key, text in headers:
+        name = received[key]
+        bit = name.bit
+        if bit:
+            if not text or seen & bit:
+                break
+            known = name.known
+            if known is not None:
+                if text not in known:
+                    break
+                if name.attribute == "datacontenttype":
+                    content_type = text
+                    seen |= bit
+                    continue
+            elif bit == _ID:
+                raw_id = text
+            elif bit == _TIME and not is_timestamp(text):
+                break
+            seen |= bit
+            lines.append(name.line + text)
+        elif name.attribute is not None:
+            break
+        elif name.travels:
+            if text is None:
+                break
+            travelling += ((name.lower, text),)
+            lines.append(name.line + text)
+        elif name.hops:
+            hops = max(hops, _hops(text))
+        elif key == RECEIPT_HEADER:
+            origin = _text(text)
+    else:
+        count = len(lines)
+        if seen & _REQUIRED == _REQUIRED and count < len(_LEFT):
+            lines.append(b"")
+            head = b"\r\n".join(lines)
+            if head.translate(None, _PLAIN) == _LEFT[count]:
+                data = value or b""
+                if content_type is not None:
+                    head = b"%bcontent-type: %b\r\n" % (head, content_type)
+                return Event.of_head(head + _END % (hops + 1, len(data)), data, raw_id, travelling, hops), origin
+    return _decode_thoroughly(value or b"", headers)
+
+
+def _decode_thoroughly(data: bytes, headers: Headers) -> tuple[Event, str]:
+    attributes: dict[str, str] = {}
+    travelling: list[tuple[bytes, bytes]] = []
+    faults: list[Fault] = []
+    hops = 0
+    origin = ""
+    structured = False
+    for key, text in headers:
+        name = _RECEIVED[key]
+        attribute = name.attribute
+        if attribute is not None:
+            shown = "content-type" if attribute == "datacontenttype" else key
+            if text is None or (not text and attribute == "datacontenttype"):
+                continue
+            if key == "ce_datacontenttype":
+                faults.append(Fault(key, "is the header content-type in binary mode"))
+            elif attribute in attributes:
+                faults.append(Fault(shown, "header is given twice"))
+            else:
+                try:
+                    attributes[attribute] = text.decode()
+                except UnicodeDecodeError:
+                    faults.append(Fault(shown, "is not UTF-8"))
+            structured = structured or (attribute == "datacontenttype" and text[:23].lower() == b"application/cloudevents")
+        elif name.hops:
+            hops = max(hops, _hops(text))
+        elif name.travels and text and not text.translate(None, _PLAIN + b' "%'):
+            travelling.append((name.lower, text))  # what HTTP cannot carry is not the event's and stays behind
+        elif key == RECEIPT_HEADER:
+            origin = _text(text)
+    if structured:
+        media_type = attributes["datacontenttype"].partition(";")[0].strip().lower()
+        if media_type.encode() != STRUCTURED_MEDIA_TYPE:
+            raise InvalidEventError([Fault("content-type", f"event format {media_type!r} is not supported")])
+        event = decode_structured(data)
+        event.headers, event.hops = tuple(travelling), hops
+        event.wire = structured_head(event)
+        return event, origin
+    if faults:
+        raise InvalidEventError(faults)
+    check_attributes(attributes)
+    for key, text in headers:
+        name = _RECEIVED[key]
+        if name.known is not None and text and name.bit != _SPECVERSION and len(text) <= KNOWN_LENGTH and text.isascii():
+            if len(name.known) >= KNOWN_MAX:
+                name.known.clear()
+            name.known.add(text)
+    return Event(attributes, data, None, tuple(travelling), hops=hops), origin
+
+
+def _hops(text: bytes | None) -> int:
+    digits = (text or b"").strip()[:6]
+    return int(digits) if digits.isdigit() else 0
+
+
+def _text(text: bytes | None) -> str:
+    return (text or b"")[:200].decode("ascii", "replace")
+
+
+def foreign_event(
+    source: str, partition: int, offset: int, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: Headers
+) -> Event:
+    """The event that stands for a record which is none: what Knative's KafkaSource makes of it, data untouched.
+
+    The id names the record, so that one that comes again is known for the same."""
+    attributes = {
+        "specversion": "1.0",
+        "id": f"partition:{partition}/offset:{offset}",
+        "source": source,
+        "type": FOREIGN_TYPE,
+        "subject": f"partition:{partition}#{offset}",
+    }
+    if timestamp_ms >= 0:
+        moment = datetime.fromtimestamp(timestamp_ms / 1000, UTC)
+        attributes["time"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if key:
+        attributes["key"] = attributes["partitionkey"] = _readable(key)
+    for name, text in _readable_headers(headers):
+        if name == "content-type":
+            attributes["datacontenttype"] = text
+        elif simple := _NOT_A_NAME.sub("", name.lower()):
+            attributes.setdefault(f"kafkaheader{simple}", text)
+    data = value or b""
+    try:
+        check_attributes(attributes)
+    except InvalidEventError:
+        # Only the content type can be wrong, and it says what cannot be said to a subscriber.
+        attributes.pop("datacontenttype", None)
+    return Event(attributes, data)
+
+
+def _readable(value: bytes) -> str:
+    """The text that the bytes are, or their base64."""
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return base64.b64encode(value).decode()
+    return text if not _NO_CHARACTER.search(text) else base64.b64encode(value).decode()
+
+
+def _readable_headers(headers: Headers) -> Iterable[tuple[str, str]]:
+    return ((name, _readable(value)) for name, value in headers if value)

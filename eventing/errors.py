@@ -84,13 +84,14 @@ class ChannelFullError(ChannelError):
 
 
 class ChannelUnavailableError(ChannelError):
-    """The back end did not acknowledge; the batch may or may not have been stored."""
+    """The back end did not acknowledge. With `maybe_stored` the batch, or some of it, may have been stored all the same."""
 
     retriable = True
 
-    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+    def __init__(self, message: str, retry_after: float = 1.0, *, maybe_stored: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.maybe_stored = maybe_stored
 
 
 class EventTooLargeError(ChannelError):

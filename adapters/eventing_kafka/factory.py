@@ -60,4 +60,6 @@ class KafkaChannelFactory:
         return NotInstalled()
 
     def open(self, channel: Object, host: ChannelHost) -> Channel:
-        raise NotImplementedError
+        from eventing_kafka.channel import KafkaChannel
+
+        return KafkaChannel(channel, host)

@@ -1,0 +1,346 @@
+"""One subscription's place in a topic, in this process: what may be handed out, and what has become of it.
+
+Everything here is synchronous and does no I/O; `Member` reads records into it and writes its positions back. A record has one
+lease object from its arrival on, and another for each time that it is given back.
+
+Order is kept by lanes (`Partition.lane_of`): events of one lane are handed out one at a time, so `_ready` holds only what may
+go. In order `partition` a partition is a lane, in order `key` a key; events without a lane go as they come.
+"""
+
+import asyncio
+import heapq
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from eventing.bindings.kafka import decode, foreign_event
+from eventing.channels import Consumer, Lag, Order
+from eventing.errors import InvalidEventError
+from eventing.event import Event
+from eventing_kafka.offsets import AHEAD_MAX, Offsets
+from eventing_kafka.partition import KafkaLease, Partition
+
+if TYPE_CHECKING:
+    from eventing_kafka.channel import KafkaChannel
+    from eventing_kafka.member import Member
+
+__all__ = ["HELD_BYTES_MAX", "KafkaCursor"]
+
+logger = logging.getLogger(__name__)
+
+HELD_BYTES_MAX: Final = 32 << 20
+"""Bytes of events that wait for another try; beyond it nothing new is handed out until some have an end."""
+_RECEIPT_DIGITS: Final = 19  # of a number of 64 bits
+RECORD_OVERHEAD: Final = 1_000  # what a record weighs here besides its data
+
+
+class KafkaCursor:
+    """What the delivery worker talks to."""
+
+    def __init__(
+        self,
+        channel: "KafkaChannel",
+        consumer: Consumer,
+        *,
+        uid: str,
+        order: Order,
+        source: str,
+        receipts: str,
+        clock: Callable[[], float],
+        name: str,
+    ) -> None:
+        self.partitions: dict[int, Partition] = {}
+        self.name = name
+        self.member: Member  # set by the channel, before anything arrives
+        self._channel = channel
+        self._uid = uid
+        self._consumer = consumer
+        self._order = order
+        self._source = source
+        self._receipts = f"{receipts}-"
+        self._clock = clock
+        self._ready: deque[KafkaLease] = deque()
+        self._back: list[KafkaLease] = []  # due again: a heap by offset
+        self._deferred: list[tuple[float, KafkaLease]] = []  # a heap by time
+        self._held_bytes = 0  # of back and deferred
+        self._timer: asyncio.TimerHandle | None = None
+        self._waking = False
+        self._short = True  # the last `take` gave less than it was asked for
+        self.in_doubt = True  # it is not known which partitions are ours
+        self._paused = False
+        self._ended = False
+        self._loop = asyncio.get_running_loop()
+
+    # the worker's side
+
+    def take(self, most: int) -> list[KafkaLease]:
+        leases: list[KafkaLease] = []
+        if self.in_doubt or self._paused or self._ended:
+            self._short = True
+            return leases
+        back, ready = self._back, self._ready
+        while back and len(leases) < most:
+            lease = heapq.heappop(back)
+            self._held_bytes -= lease.size
+            lease.out = True
+            leases.append(lease)
+        if ready and self._held_bytes < HELD_BYTES_MAX:
+            receipts = self._receipts
+            while ready and len(leases) < most:
+                lease = ready.popleft()
+                partition = lease.partition
+                if lease.offset - partition.offsets.position >= AHEAD_MAX:
+                    partition.far.append(lease)
+                    continue
+                record = lease.record
+                lease.record = None
+                try:
+                    event, origin = decode(record.value, record.headers)
+                except InvalidEventError as error:
+                    event, origin = self._foreign(record, error), ""
+                lease.event = event
+                lease.out = True
+                partition.unread -= 1
+                partition.unread_bytes -= lease.size
+                if partition.full and partition.roomy:
+                    partition.full = False
+                    self.member.room()
+                number = origin[len(receipts) :] if origin.startswith(receipts) else ""
+                if number.isdecimal() and len(number) < _RECEIPT_DIGITS:
+                    event.receipt = int(number)
+                else:
+                    self._consumer.arrived(event, origin)
+                leases.append(lease)
+        self._short = len(leases) < most
+        return leases
+
+    def settle(self, lease: KafkaLease) -> bool:
+        if not lease.out:
+            return False
+        lease.out = False
+        partition = lease.partition
+        offset = lease.offset
+        del partition.known[offset]
+        partition.bytes -= lease.size
+        partition.offsets.settle(offset)
+        self.member.unsaved()
+        lane = lease.lane
+        if lane is not None:
+            lane.taken -= 1
+            if not lane.taken:
+                if lane.waiting:
+                    lane.taken = 1
+                    self._ready.append(lane.waiting.popleft())
+                    if self._short and not self._waking:
+                        self._wake_soon()
+                else:
+                    del partition.lanes[lane.key]
+        if partition.far and partition.offsets.position + AHEAD_MAX > partition.far[0].offset:
+            self._ready.extend(partition.far)
+            partition.far.clear()
+            self._wake_soon()
+        return True
+
+    def release(self, lease: KafkaLease) -> bool:
+        if not lease.out:
+            return False
+        again = self._again(lease, lease.note)
+        heapq.heappush(self._back, again)
+        self._wake_soon()
+        return True
+
+    def defer(self, lease: KafkaLease, until: float, note: bytes = b"") -> bool:
+        if not lease.out:
+            return False
+        again = self._again(lease, note)
+        heapq.heappush(self._deferred, (until, again))
+        if self._deferred[0][1] is again:
+            self._set_timer()
+        return True
+
+    def _again(self, lease: KafkaLease, note: bytes) -> KafkaLease:
+        lease.out = False
+        again = lease.again(note)
+        again.partition.known[again.offset] = again
+        self._held_bytes += again.size
+        return again
+
+    def reorder(self, order: Order) -> None:
+        self._channel.check(order)
+        if order is self._order:
+            return
+        self._order = order
+        self._ready.clear()
+        for partition in self.partitions.values():
+            partition.lanes.clear()
+            partition.far.clear()
+            unread = []
+            for lease in partition.known.values():
+                if lease.record is not None:
+                    unread.append(lease)
+                    continue
+                lease.lane = lane = partition.lane_of(lease, order)
+                if lane is not None:
+                    lane.taken += 1
+            for lease in unread:
+                self._line_up(lease)
+        self._wake_soon()
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        self._wake_soon()
+
+    def lag(self) -> Lag:
+        return self.member.lag()
+
+    async def detach(self, deadline: float, *, discard: str = "") -> None:
+        """Durable: what is not settled stays in Kafka, whatever `discard` says."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+        await self.member.leave(deadline)
+        # Settling was possible until here.
+        for partition in self.partitions.values():
+            for lease in partition.known.values():
+                lease.lost, lease.out = True, False
+        self.partitions.clear()
+        self._ready.clear()
+        self._back.clear()
+        self._deferred.clear()
+        self._channel.detached(self._uid)
+
+    def _foreign(self, record: Any, error: InvalidEventError) -> Event:
+        """A record that is no event, made into one: it must not be lost, nor tried again for ever."""
+        logger.info(
+            "%s: the record at partition %d, offset %d is no CloudEvent (%s) and is delivered as one of a foreign record",
+            self.name, record.partition, record.offset, str(error)[:300],
+        )  # fmt: skip
+        return foreign_event(
+            self._source, record.partition, record.offset, record.timestamp, record.key, record.value, record.headers
+        )
+
+    def _wake_soon(self) -> None:
+        if not self._waking:
+            self._waking = True
+            self._loop.call_soon(self._wake)
+
+    def _wake(self) -> None:
+        self._waking = False
+        if (self._ready or self._back) and not (self._paused or self._ended or self.in_doubt):
+            self._consumer.wake()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._deferred and not self._ended:
+            self._timer = self._loop.call_later(max(0.0, self._deferred[0][0] - self._clock()), self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        now = self._clock()
+        while self._deferred and self._deferred[0][0] <= now:
+            heapq.heappush(self._back, heapq.heappop(self._deferred)[1])
+        self._set_timer()
+        self._wake()
+
+    # the member's side
+
+    def arrived(self, number: int, records: Sequence[Any]) -> None:
+        """Records of a partition, in their order."""
+        partition = self.partitions.get(number)
+        if partition is None:
+            return
+        now = self._clock()
+        offsets = partition.offsets
+        for record in records:
+            if offsets.arrived(record.offset):
+                size = record.serialized_value_size + RECORD_OVERHEAD
+                lease = KafkaLease(partition, record, size, now)
+                partition.known[record.offset] = lease
+                partition.bytes += size
+                partition.unread += 1
+                partition.unread_bytes += size
+                self._line_up(lease)
+        partition.full = partition.overfull
+        if self._ready and self._short:
+            self._wake()
+
+    def _line_up(self, lease: KafkaLease) -> None:
+        lease.lane = lane = lease.partition.lane_of(lease, self._order)
+        if lane is not None:
+            if lane.taken:
+                lane.waiting.append(lease)
+                return
+            lane.taken = 1
+        self._ready.append(lease)
+
+    def doubt(self) -> None:
+        """From now on it is not known which partitions are ours: nothing is handed out, what is out may yet be settled."""
+        self.in_doubt = True
+
+    def owns(self, partitions: Iterable[Partition]) -> None:
+        """These are ours, from now on; those that are no longer among them are lost, with what is out of them."""
+        kept = {partition.number: partition for partition in partitions}
+        gone = [partition for partition in self.partitions.values() if kept.get(partition.number) is not partition]
+        self.partitions = kept
+        if gone:
+            self._lose(gone)
+        self.in_doubt = False
+        self._wake_soon()
+
+    def replace(self, number: int, offsets: Offsets) -> None:
+        """The partition's log has begun anew: nothing that was read of it is there any more."""
+        old = self.partitions[number]
+        self.partitions[number] = Partition(number, offsets, old.committed)
+        self._lose([old])
+
+    def _lose(self, gone: Sequence[Partition]) -> None:
+        lost = []
+        for partition in gone:
+            for lease in partition.known.values():
+                lease.lost = True
+                if lease.out:
+                    lease.out = False
+                    lost.append(lease)
+        self._ready = deque(lease for lease in self._ready if not lease.lost)
+        self._back = [lease for lease in self._back if not lease.lost]
+        heapq.heapify(self._back)
+        self._deferred = [(until, lease) for until, lease in self._deferred if not lease.lost]
+        heapq.heapify(self._deferred)
+        self._held_bytes = sum(lease.size for lease in self._back) + sum(lease.size for _, lease in self._deferred)
+        self._set_timer()
+        if lost:
+            self._consumer.lost(lost)
+
+    def lag_of(self, highwaters: dict[int, int | None], as_of: float) -> Lag:
+        """The lag, where the ends of the partitions are these."""
+        events: int | None = 0
+        known = 0
+        size = 0
+        oldest: int | None = None
+        for partition in self.partitions.values():
+            end = highwaters.get(partition.number)
+            offsets = partition.offsets
+            known += len(partition.known)
+            size += partition.bytes
+            first = partition.oldest
+            if first is not None and (oldest is None or first.timestamp < oldest):
+                oldest = first.timestamp
+            if end is None:
+                events = None
+            elif events is not None:
+                events += max(len(partition.known), end - offsets.position - offsets.settled_beyond)
+        return Lag(
+            events=events,
+            bytes=size if events == known else None,
+            oldest_s=None if oldest is None else max(0.0, time.time() - oldest / 1000),
+            as_of=as_of,
+        )

@@ -1,0 +1,135 @@
+"""One partition in the hands of a cursor: what has been read of it and has no end yet, and what order holds back."""
+
+from collections import deque
+from typing import Any, Final
+
+from eventing.channels import Lease, Order
+from eventing.event import Event
+from eventing_kafka.offsets import Offsets
+
+__all__ = ["FILL_BYTES", "FILL_EVENTS", "KafkaLease", "Lane", "Partition"]
+
+# What of a partition is read ahead of what is handed out (C-13).
+FILL_EVENTS: Final = 500
+FILL_BYTES: Final = 256 << 10
+_NO_EVENT: Final = Event({})
+
+
+class Lane:
+    """Events of which one at a time may be with the consumer: those of a key, or of a partition. `taken` counts those that are
+    handed out, may be, or wait for another try."""
+
+    __slots__ = ("key", "taken", "waiting")
+
+    def __init__(self, key: bytes | None) -> None:
+        self.key = key
+        self.taken = 0
+        self.waiting: deque[KafkaLease] = deque()
+
+
+class KafkaLease(Lease):
+    """A record from its arrival on; handed out while `out`. Its event is made when it is first handed out."""
+
+    __slots__ = ("key", "lane", "offset", "out", "partition", "record", "size", "timestamp")
+
+    def __init__(self, partition: "Partition", record: Any, size: int, stored: float) -> None:
+        self.event = _NO_EVENT
+        self.stored = stored
+        self.deliveries = 0
+        self.expires = None
+        self.note = b""
+        self.lost = False
+        self.partition = partition
+        self.record = record
+        self.offset: int = record.offset
+        self.timestamp: int = record.timestamp
+        self.key: bytes | None = record.key
+        self.size = size
+        self.lane: Lane | None = None
+        self.out = False
+
+    def again(self, note: bytes) -> "KafkaLease":
+        """The lease in which the event comes again; this one has ended."""
+        again = KafkaLease.__new__(KafkaLease)
+        again.event = self.event
+        again.stored = self.stored
+        again.deliveries = self.deliveries + 1
+        again.expires = None
+        again.note = note
+        again.lost = False
+        again.partition = self.partition
+        again.record = None
+        again.offset = self.offset
+        again.timestamp = self.timestamp
+        again.key = self.key
+        again.size = self.size
+        again.lane = self.lane
+        again.out = False
+        return again
+
+    def __lt__(self, other: "KafkaLease") -> bool:
+        return (self.partition.number, self.offset) < (other.partition.number, other.offset)
+
+
+class Partition:
+    """What is known of a partition while it is this process's, and until it is known to be another's."""
+
+    __slots__ = (
+        "bytes",
+        "committed",
+        "far",
+        "full",
+        "highwater",
+        "known",
+        "lanes",
+        "number",
+        "offsets",
+        "tried",
+        "unread",
+        "unread_bytes",
+    )
+
+    def __init__(self, number: int, offsets: Offsets, committed: tuple[int, str] | None) -> None:
+        self.number = number
+        self.offsets = offsets
+        self.committed = committed  # position and metadata as the broker has them
+        self.tried = committed  # as they were last sent there
+        self.known: dict[int, KafkaLease] = {}  # by offset, in their order: all that have arrived and are not settled
+        self.bytes = 0  # of these
+        self.unread = 0  # of these, how many were never handed out
+        self.unread_bytes = 0
+        self.full = False  # nothing is read of it for now
+        self.lanes: dict[bytes | None, Lane] = {}
+        self.far: deque[KafkaLease] = deque()  # too far beyond the oldest that is not settled
+        self.highwater: int | None = None
+
+    def lane_of(self, lease: KafkaLease, order: Order) -> Lane | None:
+        """The lane in which the event goes; None: it goes by itself."""
+        if order is Order.NONE:
+            return None
+        key = None
+        if order is Order.KEY:
+            key = lease.key
+            if key is None:
+                return None
+        lane = self.lanes.get(key)
+        if lane is None:
+            lane = self.lanes[key] = Lane(key)
+        return lane
+
+    @property
+    def overfull(self) -> bool:
+        return self.unread >= FILL_EVENTS or self.unread_bytes >= FILL_BYTES
+
+    @property
+    def roomy(self) -> bool:
+        return self.unread <= FILL_EVENTS // 2 and self.unread_bytes <= FILL_BYTES // 2
+
+    @property
+    def oldest(self) -> KafkaLease | None:
+        return next(iter(self.known.values()), None)
+
+    @property
+    def state(self) -> tuple[int, str]:
+        """What is to be committed."""
+        return self.offsets.position, self.offsets.metadata()

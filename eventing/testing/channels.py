@@ -93,8 +93,9 @@ class ChannelHarness(ABC):
         self.factory = factory
 
     @abstractmethod
-    async def open(self) -> Channel:
-        """A channel, provisioned and open. A second call opens the same one once more (another process's view)."""
+    async def open(self, process: str = "first") -> Channel:
+        """A channel, provisioned and open. A second call opens the same one once more (another process's view). `process` is
+        that of its host, and what the texts of its receipts begin with."""
 
     @property
     @abstractmethod
@@ -374,7 +375,7 @@ class ChannelContract:
     @clause("C-20")
     async def test_order_is_kept_through_release_and_defer(self, harness: ChannelHarness) -> None:
         channel = await harness.open()
-        for order in (Order.SUBSCRIPTION, Order.KEY):
+        for order in (Order.SUBSCRIPTION, Order.PARTITION, Order.KEY):
             if order not in channel.capabilities.orders:
                 continue
             subscriber = await self.subscribed(harness, channel, f"uid-{order.value}", order)
@@ -434,6 +435,16 @@ class ChannelContract:
             assert lag.oldest_s is None or lag.oldest_s >= 0
             assert lag.bytes is None or lag.bytes > 0
 
+    @clause("C-23")
+    async def test_lag_counts_what_was_never_taken(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        subscriber = await self.subscribed(harness, channel)
+        assert subscriber.take() == []
+        await stored(channel, *(event(str(number)) for number in range(3)))
+        async with asyncio.timeout(2 * WITHIN_S):
+            while subscriber.cursor.lag().events not in {3, None}:
+                await asyncio.sleep(0.02)
+
     @clause("C-24")
     async def test_a_paused_cursor_gives_nothing_keeps_its_leases_and_wakes_on_resume(self, harness: ChannelHarness) -> None:
         channel = await harness.open()
@@ -458,21 +469,96 @@ class ChannelContract:
         with pytest.raises(ChannelUnavailableError):
             channel.publish([event("1")])
 
-    @clause("C-25", "C-27")
-    async def test_what_was_not_settled_survives_where_that_is_declared(self, harness: ChannelHarness) -> None:
+    @clause("C-15", "C-16", "C-25", "C-27")
+    async def test_what_was_not_settled_survives_where_that_is_declared_and_nothing_else(self, harness: ChannelHarness) -> None:
         channel = await harness.open()
         subscriber = await self.subscribed(harness, channel)
-        await stored(channel, event("1"), event("2"))
-        leases = {lease.event.id: lease for lease in await subscriber.taken(2)}
-        assert subscriber.settle(leases["1"])
+        await stored(channel, *(event(str(number), key="k") for number in range(6)))
+        leases = {lease.event.id: lease for lease in await subscriber.taken(6)}
+        for settled in ("4", "0", "2", "3"):
+            assert subscriber.settle(leases[settled])
         await channel.aclose(time.monotonic() + WITHIN_S)
-        again = await harness.open()
+        again = await harness.open("second")
         consumer = RecordingConsumer()
         reattached = Subscriber(again.attach(subscription("uid-1"), consumer), consumer)
         if again.capabilities.durable:
-            assert "2" in ids(await reattached.taken(1))
-        else:
-            assert reattached.take() == []
+            await stored(again, event("new", key="k"))
+            assert ids(await reattached.taken(3)) == ["1", "5", "new"]
+        assert reattached.take() == []
+
+    @clause("C-12", "C-21", "C-22")
+    async def test_a_second_process_takes_over_what_it_is_given_and_nothing_is_lost(self, harness: ChannelHarness) -> None:
+        if not harness.factory.shared:
+            return
+        first = await harness.open("first")
+        one = await self.subscribed(harness, first)
+        published = [str(number) for number in range(40)]
+        await stored(first, *(event(id_, key=id_) for id_ in published))
+        held = {lease.event.id: lease for lease in await one.taken(40)}
+        settled = published[:10]
+        for id_ in settled:
+            assert one.settle(held[id_])
+
+        second = await harness.open("second")
+        consumer = RecordingConsumer()
+        two = Subscriber(second.attach(subscription("uid-1"), consumer), consumer)
+        await stored(second, *(event(f"new-{id_}", key=id_) for id_ in published))
+        taken: dict[str, Any] = {}
+        again: dict[str, Any] = {}
+        everything = {*published[10:], *(f"new-{id_}" for id_ in published)}
+        async with asyncio.timeout(3 * WITHIN_S):
+            while everything - set(taken) - set(again) - {id_ for id_, lease in held.items() if not lease.lost}:
+                taken |= {lease.event.id: lease for lease in one.take()}
+                for lease in two.take():
+                    assert lease.event.id not in again, "one live lease in a process"
+                    again[lease.event.id] = lease
+                await asyncio.sleep(0.01)
+        lost = {id_ for id_, lease in held.items() if lease.lost}
+        told = sorted(ids(one.consumer.gone))
+        assert told == sorted(lost - set(settled)), "each is told of once"
+        for id_, lease in held.items():
+            if id_ not in settled:
+                assert one.settle(lease) is (id_ not in lost)
+        assert not set(settled) & set(again), "what was settled is not given again"
+        for lease in again.values():
+            assert two.settle(lease)
+
+    @clause("C-12")
+    async def test_an_event_that_was_accepted_elsewhere_is_told_of_once_before_it_is_given(self, harness: ChannelHarness) -> None:
+        channel = await harness.open("first")
+        subscriber = await self.subscribed(harness, channel)
+        own = event("own")
+        own.receipt = 7
+        await stored(channel, own)
+        (lease,) = await subscriber.taken(1)
+        assert lease.event.receipt == 7
+        assert subscriber.settle(lease)
+        assert not subscriber.consumer.arrivals, "its receipt is of this process"
+        if not harness.factory.shared:
+            return
+        elsewhere = await harness.open("second")
+        other = event("other")
+        other.receipt = 8
+        await stored(elsewhere, other)
+        (lease,) = await subscriber.taken(1)
+        assert subscriber.consumer.arrivals == [("other", "second-8")]
+        assert subscriber.cursor.release(lease)
+        (lease,) = await subscriber.taken(1)
+        assert subscriber.cursor.defer(lease, time.monotonic())
+        (lease,) = await subscriber.taken(1)
+        assert subscriber.settle(lease)
+        assert subscriber.consumer.arrivals == [("other", "second-8")]
+
+    @clause("C-27")
+    async def test_an_event_almost_as_large_as_declared_is_stored_and_comes_as_it_went(self, harness: ChannelHarness) -> None:
+        channel = await harness.open()
+        subscriber = await self.subscribed(harness, channel)
+        data = bytes(range(256)) * ((channel.capabilities.max_event_bytes - 2_000) // 256)
+        await stored(channel, event("large", key="k", data=data))
+        (lease,) = await subscriber.taken(1)
+        assert lease.event.attributes == event("large", key="k").attributes
+        assert lease.event.data == data
+        assert subscriber.settle(lease)
 
     @clause("C-26")
     async def test_only_a_volatile_channel_evicts_and_it_hands_over_what_it_lets_go(self, harness: ChannelHarness) -> None:

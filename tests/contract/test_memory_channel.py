@@ -26,8 +26,8 @@ class MemoryHarness(ChannelHarness):
         self._opened: list[Channel] = []
         self._provisioner = self.factory.provisioner(BackEndSettings())
 
-    async def open(self) -> Channel:
-        channel = self.factory.open(self.channel, ChannelHost(self._budget, time.monotonic))
+    async def open(self, process: str = "first") -> Channel:
+        channel = self.factory.open(self.channel, ChannelHost(self._budget, time.monotonic, process=process, receipts=process))
         self._opened.append(channel)
         return channel
 

@@ -90,7 +90,7 @@ class Sink:
         self._numbers: defaultdict[str, itertools.count[int]] = defaultdict(lambda: itertools.count(1))
         self._connections = itertools.count(1)
         self._news = asyncio.Event()
-        self._accepted: defaultdict[str, set[str]] = defaultdict(set)
+        self._accepted: defaultdict[str, dict[str, float]] = defaultdict(dict)
         self._tasks: set[asyncio.Task[None]] = set()
         self._faults: list[Exception] = []
         self._server: asyncio.Server | None = None
@@ -151,6 +151,10 @@ class Sink:
     def ids(self, path: str) -> set[str]:
         """Ids of the events that the path has *accepted*: answered 2xx, and the answer went out."""
         return set(self._accepted[path])
+
+    def accepted(self, path: str) -> dict[str, float]:
+        """Of the same events: the loop time at which each was accepted for the first time, in that order."""
+        return dict(self._accepted[path])
 
     async def received(self, number: int, path: str | None = None, *, within: float = 5.0) -> list[Received]:
         """Wait for so many requests and return them. Raises AssertionError, saying what came, after `within` seconds."""
@@ -213,7 +217,7 @@ class Sink:
                 sending = _send(writer, answer)
                 whole = await (_while_connected(reader, sending) if answer.takes_time else sending)
                 if whole and 200 <= answer.status < 300 and answer.raw is None and (event_id := received.event_id):
-                    self._accepted[path].add(event_id)
+                    self._accepted[path].setdefault(event_id, asyncio.get_running_loop().time())
                     self._news.set()
                 if not whole or answer.close:
                     in_order = whole

@@ -122,6 +122,25 @@ def _in_order(sink: Sink, receiver: Subscribed, by_id: dict[str, Sent]) -> None:
     """One delivery at a time: each attempt is of the same event as the one before it, or of a later one; through edits too."""
     tried = [by_id[each.event_id] for each in sink.requests if each.path in receiver.addresses and each.event_id]
     accepted = [each for each in tried if each.receipt]
+    if any(each.key for each in accepted):
+        _in_order_by_key(receiver, accepted)
+        return
     for before, after in pairwise(accepted):
         if before.process == after.process:
             assert before.order <= after.order, f"{receiver.name} got {after.id} after {before.id}, which was accepted later"
+
+
+def _in_order_by_key(receiver: Subscribed, tried: list[Sent]) -> None:
+    """What is tried for the first time comes after all of its key that was accepted before it. What was tried before may come again
+    after a fault, from the oldest that was not recorded as settled on."""
+    last: dict[str, Sent] = {}
+    seen: set[str] = set()
+    for each in tried:
+        if each.id in seen:
+            continue
+        seen.add(each.id)
+        before = last.get(each.key)
+        assert before is None or before.number < each.number, (
+            f"{receiver.name} got {each.id} for the first time after {before.id}, of the same key {each.key} and accepted later"
+        )
+        last[each.key] = each

@@ -16,18 +16,21 @@ from eventing.errors import ApiError, ApiUnavailableError, ObjectExistsError, Ob
 from eventing.kube import KubeClient
 from eventing.resources.conditions import is_ready
 from eventing.resources.dataplane import DATA_PLANE, DATA_PLANE_NAMESPACE
-from eventing.resources.kinds import Object
+from eventing.resources.kinds import Kind, Object
 from eventing.resources.messaging import CHANNEL, SUBSCRIPTION
 from eventing.testing.sinks import Sink
 from eventing_memory.kind import IN_MEMORY_CHANNEL
 from tests.chaos.traffic import Traffic
 from tests.support.manifests import channel_object, subscription_object
 
-__all__ = ["Changes", "Subscribed"]
+__all__ = ["DELIVERY", "Changes", "Subscribed"]
 
 T = TypeVar("T")
 _PATIENCE_S: Final = 40.0
-_CONCURRENCY: Final = "eventing-mesh.dev/concurrency"
+# What keeps order, and what asks for none, by the kind of the backing channel.
+_ORDERED: Final[dict[str, dict[str, str]]] = {IN_MEMORY_CHANNEL.kind: {"eventing-mesh.dev/concurrency": "1"}}
+_UNORDERED: Final[dict[str, dict[str, str]]] = {"KafkaChannel": {"kafka.eventing.knative.dev/delivery.order": "unordered"}}
+DELIVERY: Final[Object] = {"retry": 6, "backoffPolicy": "linear", "backoffDelay": "PT0.02S", "timeout": "PT10S"}
 
 
 @dataclass(slots=True)
@@ -58,9 +61,24 @@ class Subscribed:
 
 
 class Changes:
-    """What one user does to the channel `orders` and its Subscriptions."""
+    """What one user does to the channel that the traffic goes to, and its Subscriptions."""
 
-    def __init__(self, client: KubeClient, traffic: Traffic, sink: Sink, rand: random.Random) -> None:
+    def __init__(
+        self,
+        client: KubeClient,
+        traffic: Traffic,
+        sink: Sink,
+        rand: random.Random,
+        *,
+        backing: Kind = IN_MEMORY_CHANNEL,
+        template: Object | None = None,
+        delivery: Object | None = None,
+    ) -> None:
+        """`backing` is the kind behind the channel, asked for with the channel's `template`, or the default where that is None;
+        `delivery` is what the Subscriptions have."""
+        self._backing = backing
+        self._template = template
+        self.delivery = delivery or DELIVERY
         self._client = client
         self._traffic = traffic
         self._sink = sink
@@ -69,9 +87,17 @@ class Changes:
         self.all: list[Subscribed] = []
         self.live: dict[str, Subscribed] = {}
 
-    async def make_channel(self) -> None:
+    async def make_channel(self, *, ready: bool = True) -> None:
         """Make it, and wait until it takes events."""
-        await self._patiently(lambda: self._client.create(CHANNEL, _in_default(channel_object())), ObjectExistsError)
+        made = _in_default(channel_object(self._traffic.channel))
+        if self._template is not None:
+            made["spec"]["channelTemplate"] = self._template
+        await self._patiently(lambda: self._client.create(CHANNEL, made), ObjectExistsError)
+        if ready:
+            await self.channel_ready()
+
+    async def channel_ready(self) -> None:
+        """Wait until the channel takes events."""
         await self._eventually(self._channel_ready, "the channel ready")
 
     async def delete_channel(self) -> None:
@@ -80,7 +106,7 @@ class Changes:
         for each in self.live.values():
             each.timeline.append((since, "may"))
             each.deleted = True  # what is pending may be dropped
-        await self._patiently(lambda: self._client.delete(CHANNEL, "default", "orders"), ObjectNotFoundError)
+        await self._patiently(lambda: self._client.delete(CHANNEL, "default", self._traffic.channel), ObjectNotFoundError)
         self._traffic.statuses.clear()
         await self._eventually(self._address_gone, "404 at the channel's address")
 
@@ -154,8 +180,9 @@ class Changes:
 
     def _object(self, each: Subscribed) -> Object:
         made = _in_default(subscription_object(f"{self._sink.url}{each.path}", each.name))
-        made["metadata"]["annotations"] = {_CONCURRENCY: "1"} if each.ordered else {}
-        delivery: Object = {"retry": 6, "backoffPolicy": "linear", "backoffDelay": "PT0.02S", "timeout": "PT10S"}
+        made["spec"]["channel"]["name"] = self._traffic.channel
+        made["metadata"]["annotations"] = (_ORDERED if each.ordered else _UNORDERED).get(self._backing.kind, {})
+        delivery = dict(self.delivery)
         if each.dead_letters:
             delivery["deadLetterSink"] = {"uri": f"{self._sink.url}{each.dead}"}
         made["spec"]["delivery"] = delivery
@@ -199,18 +226,18 @@ class Changes:
         return is_ready(found) and observed == found["metadata"]["generation"]
 
     async def _channel_ready(self) -> bool:
-        return is_ready(await self._client.get(CHANNEL, "default", "orders"))
+        return is_ready(await self._client.get(CHANNEL, "default", self._traffic.channel))
 
     async def _address_gone(self) -> bool:
         return 404 in self._traffic.statuses
 
     async def _left(self, each: Subscribed) -> bool:
-        backing = await self._client.get(IN_MEMORY_CHANNEL, "default", "orders")
+        backing = await self._client.get(self._backing, "default", self._traffic.channel)
         entries = (backing.get("spec") or {}).get("subscribers") or ()
         if any(entry["uid"] == each.uid for entry in entries):
             return False
         planes, _ = await self._client.list(DATA_PLANE, DATA_PLANE_NAMESPACE)
-        name = f"{IN_MEMORY_CHANNEL.plural}.{IN_MEMORY_CHANNEL.group}/default/orders"
+        name = f"{self._backing.plural}.{self._backing.group}/default/{self._traffic.channel}"
         applied: list[Any] = [((plane.get("status") or {}).get("applied") or {}).get(name) for plane in planes]
         return bool(applied) and all(one and one["generation"] >= backing["metadata"]["generation"] for one in applied)
 

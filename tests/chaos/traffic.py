@@ -16,6 +16,7 @@ class Sent:
 
     number: int
     data: bytes
+    key: str = ""
     answered: bool = False
     receipt: str = ""
 
@@ -35,12 +36,16 @@ class Sent:
 
 @dataclass(slots=True)
 class Traffic:
-    """Events numbered from 0 to a channel of the namespace `default`, by `producers` at a time."""
+    """Events numbered from 0 to a channel of the namespace `default`, by `producers` at a time.
+
+    `keyed`: each producer gives all its events one `partitionkey`, and sends the next when the one before has been answered: events
+    of a key are stored in the order of their numbers."""
 
     port: int
     rand: random.Random
     channel: str = "orders"
     pause_s: float = 0.004
+    keyed: bool = False
     sent: list[Sent] = field(default_factory=list)
     statuses: set[int] = field(default_factory=set)
     _stop: bool = False
@@ -64,17 +69,18 @@ class Traffic:
 
     async def run(self, producers: int = 2) -> None:
         """Send until `stop`. An ingress that is away is no fault; whoever needs it to be there looks at `accepted`."""
-        await asyncio.gather(*(self._produce() for _ in range(producers)))
+        await asyncio.gather(*(self._produce(f"k{number}" if self.keyed else "") for number in range(producers)))
 
-    async def _produce(self) -> None:
+    async def _produce(self, key: str) -> None:
         client = Client(self.port)
         try:
             while not self._stop:
-                each = Sent(self.next_number, self.rand.randbytes(self.rand.choice([2, 300, 3000])))
+                each = Sent(self.next_number, self.rand.randbytes(self.rand.choice([2, 300, 3000])), key)
                 self.sent.append(each)
                 try:
                     async with asyncio.timeout(20):
-                        head = event_head(make_event(each.id, each.data))
+                        attributes = {"partitionkey": key} if key else {}
+                        head = event_head(make_event(each.id, each.data, **attributes))
                         answer = await client.request("POST", f"/default/{self.channel}", head, each.data)
                 except (OSError, asyncio.IncompleteReadError, TimeoutError):
                     await client.aclose()

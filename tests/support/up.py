@@ -85,13 +85,21 @@ class Up:
         return self.process.wait(DEADLINE_S)
 
     def children(self) -> dict[str, int]:
-        """Pid by role class."""
+        """Pid by role class; with --workers, of the last data plane."""
+        return dict(self.roles())
+
+    def pids(self, role: str) -> list[int]:
+        """Of all that play it."""
+        return sorted(pid for name, pid in self.roles() if name == role)
+
+    def roles(self) -> list[tuple[str, int]]:
+        """Role class and pid of each child."""
         listing = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], check=True, capture_output=True, text=True).stdout
-        found: dict[str, int] = {}
+        found: list[tuple[str, int]] = []
         for line in listing.splitlines():
             pid, parent, arguments = line.split(maxsplit=2)
             if int(parent) == self.process.pid and "eventing.runtime.child" in arguments:
-                found[arguments.partition("eventing.runtime.child ")[2].split()[0].rpartition(":")[2]] = int(pid)
+                found.append((arguments.partition("eventing.runtime.child ")[2].split()[0].rpartition(":")[2], int(pid)))
         return found
 
     def run(self, *arguments: str, code: int = 0) -> str:

@@ -3,6 +3,7 @@
 import os
 import platform
 import signal
+import socket
 import subprocess
 import uuid
 from collections.abc import Sequence
@@ -56,6 +57,8 @@ class Engine:
     def find(cls) -> "Engine | None":
         import docker  # only test runs that need a service pay for it
 
+        if not _listens(os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"):
+            return None
         try:
             return cls(docker.from_env(timeout=60))
         except docker.errors.DockerException:
@@ -76,6 +79,14 @@ class Engine:
         info = self._client.info()
         rootless = any("rootless" in option for option in info.get("SecurityOptions") or ())
         return platform.system() == "Linux" and "Desktop" not in info.get("OperatingSystem", "") and not rootless
+
+
+def _listens(address: str) -> bool:
+    """Whether anybody is at a local engine's socket; the client library would leave one open that leads nowhere."""
+    if not address.startswith("unix://"):
+        return True
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(address.removeprefix("unix://")) == 0
 
 
 class ContainerService:

@@ -26,6 +26,7 @@ __all__ = [
     "Budget",
     "Capabilities",
     "Channel",
+    "ChannelConditions",
     "ChannelFactory",
     "ChannelHost",
     "Consumer",
@@ -254,6 +255,16 @@ class ChannelHost:
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelConditions:
+    """How a kind of channel names what the mesh finds out about it. Each is a condition that gates Ready."""
+
+    provision: tuple[str, ...] = ("ChannelServiceReady",)  # the steps of `ensure`, in their order
+    served: tuple[str, ...] = ("EndpointsReady",)  # every data-plane process has applied the channel
+    unserved_reason: str = "DispatcherEndpointsNotReady"  # of `served`, where no data-plane process runs
+    always: tuple[str, ...] = ("ServiceReady",)  # what takes Knative a step and the mesh none
+
+
+@dataclass(frozen=True, slots=True)
 class Provisioned:
     """What `ensure` made or found: ready True or False, None where it is not known yet; a reason in CamelCase, a message for
     people."""
@@ -261,19 +272,26 @@ class Provisioned:
     ready: bool | None
     reason: str = ""
     message: str = ""
+    step: str = ""  # which of the kind's `ChannelConditions.provision` speaks; "": the last
+    annotations: Mapping[str, str] = field(default_factory=dict)  # of the status; what was there under other names stays
+    trust_s: float = 600.0  # how long this is taken for true before `ensure` is called again
 
 
 class Provisioner(Protocol):
     """The provision half. Everything is idempotent and level-triggered: called again whenever in doubt."""
 
-    async def ensure(self, channel: Object) -> Provisioned: ...
+    async def ensure(self, channel: Object) -> Provisioned:
+        """Make what the channel needs, or look whether it is there. `status.annotations` hold what it has said before."""
 
-    async def remove(self, channel: Object) -> None: ...
+    async def remove(self, channel: Object) -> None:
+        """The channel is being deleted: remove what was made for it, its subscriptions' part too (C-03). Raises EventingError
+        where that does not succeed now; called again until it returns."""
 
     async def ensure_subscription(self, channel: Object, subscriber: Subscriber) -> Provisioned:
         """After True, every event whose publish begins later, in any process, is due to this subscription (C-02)."""
 
-    async def remove_subscription(self, channel: Object, subscription_uid: str) -> None: ...
+    async def remove_subscription(self, channel: Object, subscription_uid: str) -> None:
+        """Remove what was made for the subscription. Raises as `remove` does."""
 
     async def aclose(self) -> None: ...
 
@@ -297,6 +315,10 @@ class ChannelFactory(Protocol):
     @property
     def kind(self) -> Kind:
         """The kind of channel object that this back end serves."""
+
+    @property
+    def conditions(self) -> ChannelConditions:
+        """The names of its channels' conditions."""
 
     @property
     def shared(self) -> bool:

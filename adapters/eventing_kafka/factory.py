@@ -6,7 +6,7 @@ The kind needs no Kafka client. Where none is installed, channels of the kind ca
 from importlib.util import find_spec
 from typing import Final
 
-from eventing.channels import BackEndSettings, Channel, ChannelHost, Provisioned, Provisioner
+from eventing.channels import BackEndSettings, Channel, ChannelConditions, ChannelHost, Provisioned, Provisioner
 from eventing.resources.kinds import Kind, Object
 from eventing.resources.subscribers import Subscriber
 from eventing_kafka.names import CONFIG_MAP, SUBSCRIPTION_OPTIONS
@@ -43,7 +43,12 @@ class KafkaChannelFactory:
     shared = True
     config_map = CONFIG_MAP
     options = SUBSCRIPTION_OPTIONS
-    provision_condition = "TopicReady"
+    conditions = ChannelConditions(
+        provision=("ConfigParsed", "TopicReady"),
+        served=("DataPlaneAvailable", "ProbeSucceeded"),
+        unserved_reason="Data plane not available",  # Knative's words
+        always=("ConfigMapUpdated",),
+    )
 
     @property
     def missing(self) -> str:
@@ -57,7 +62,11 @@ class KafkaChannelFactory:
         return KAFKA_CHANNEL
 
     def provisioner(self, settings: BackEndSettings) -> Provisioner:
-        return NotInstalled()
+        if self.missing:
+            return NotInstalled()
+        from eventing_kafka.provisioner import KafkaProvisioner
+
+        return KafkaProvisioner(settings)
 
     def open(self, channel: Object, host: ChannelHost) -> Channel:
         from eventing_kafka.channel import KafkaChannel

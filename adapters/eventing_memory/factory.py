@@ -1,6 +1,6 @@
 """What the mesh gets from this back end: its kind, its (empty) provision half, its channels."""
 
-from eventing.channels import BackEndSettings, Channel, ChannelHost, Provisioned, Provisioner
+from eventing.channels import BackEndSettings, Channel, ChannelConditions, ChannelHost, Provisioned, Provisioner
 from eventing.resources.kinds import Kind, Object
 from eventing.resources.subscribers import Subscriber
 
@@ -36,6 +36,7 @@ class MemoryChannelFactory:
     config_map = ""
     options: frozenset[str] = frozenset()
     missing = ""
+    conditions = ChannelConditions()
 
     @property
     def kind(self) -> Kind:

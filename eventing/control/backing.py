@@ -1,8 +1,8 @@
 """Backing channels of every kind: provisioned in their back end, given their subscribers, reported ready.
 
-Steps and the condition that each owns: what the channel needs in the back end (ChannelServiceReady, or what the factory
-names); its address (Addressable); the data-plane processes that serve it (EndpointsReady); its dead-letter sink. The
-subscribers are written with one request however many Subscriptions have changed.
+Steps and the condition that each owns: what the channel needs in the back end; the data-plane processes that serve it (both
+named by the factory's ChannelConditions); its address (Addressable); its dead-letter sink. The subscribers are written with one
+request however many Subscriptions have changed.
 """
 
 import asyncio
@@ -28,9 +28,11 @@ __all__ = ["BackingReconciler"]
 
 FINALIZER: Final = "channels.eventing-mesh.dev/provision"
 
-_TRUST_S: Final = 600.0  # how long the back end's word is taken before it is asked again
+_TRUST_S: Final = 600.0  # how long a subscription is taken to be what the back end said it is
 _UNREADY_RETRY_S: Final = 5.0
+_LEAVE_S: Final = 30.0  # how long data-plane processes may keep a channel that is being deleted before it is removed under them
 _REPORT_S: Final = 0.25  # how long the data plane may take before the status says that it is waited for
+_NOT_REMOVED: Final = "cannot be removed: "
 _WRITE_SHARE: Final = 4.0  # a write that took t is followed by the next after 4t at the earliest …
 _LONGEST_PAUSE_S: Final = 1.0  # … or after this
 
@@ -48,6 +50,7 @@ class _Memory:
     not_before: float = 0.0
     awaited: int = 0  # generation that the data plane is to report …
     report_due: float = 0.0  # … until then
+    remove_by: float = 0.0  # it is being deleted, and the data plane has until then to let go of it
 
 
 class BackingReconciler:
@@ -65,12 +68,12 @@ class BackingReconciler:
         self._memory: dict[Key, _Memory] = {}
         # A back end that keeps nothing outside the mesh needs no finalizer; one that does not say may do so.
         self._finalizes = bool(getattr(backing.factory, "external", True))
-        self._provision_condition: str = getattr(backing.factory, "provision_condition", reasons.CHANNEL_SERVICE_READY)
+        self._named = backing.factory.conditions
         self._conditions = ConditionSet(
-            reasons.SERVICE_READY,
-            reasons.ENDPOINTS_READY,
+            *self._named.always,
+            *self._named.served,
             reasons.ADDRESSABLE,
-            self._provision_condition,
+            *self._named.provision,
             reasons.DEAD_LETTER_SINK_RESOLVED,
             reasons.EVENT_POLICIES_READY,
         )
@@ -139,9 +142,10 @@ class BackingReconciler:
         status = begin_status(channel)
         conditions = self._conditions.manage(status, self._world.now)
         conditions.mark_true(reasons.EVENT_POLICIES_READY, reasons.OIDC_DISABLED, reasons.NO_AUTHORISATION)
-        conditions.mark_true(reasons.SERVICE_READY)
+        for type_ in self._named.always:
+            conditions.mark_true(type_)
         outcome = await mark_dead_letter_sink(self._world, (self.name, key), channel, status, conditions)
-        self._mark_provisioned(memory, conditions)
+        self._mark_provisioned(memory, status, conditions)
         applied = self._world.planes.generation(self._backing.kind, channel)
         self._mark_endpoints(applied, conditions)
         self._mark_address(channel, status, conditions)
@@ -151,8 +155,12 @@ class BackingReconciler:
             status["subscribers"] = states
         await write_status(self._world.client, self._backing.cache, channel, status)
         provisioned = memory.provisioned
-        if unready or provisioned is None or not provisioned.ready:
+        stuck = any(state.get("message", "").startswith(_NOT_REMOVED) for state in states)
+        if unready or stuck or provisioned is None or not provisioned.ready:
             return Again(_UNREADY_RETRY_S)
+        if outcome == Done() and self._finalizes:
+            # What is outside the mesh changes without anybody telling.
+            return Again(max(_UNREADY_RETRY_S, memory.trusted_until - asyncio.get_running_loop().time()))
         return outcome
 
     # Provision.
@@ -165,13 +173,34 @@ class BackingReconciler:
 
     async def _finalise(self, channel: Object) -> Outcome:
         present = channel["metadata"].get("finalizers") or []
-        if FINALIZER in present:
+        if FINALIZER not in present:
+            return Done()
+        now = asyncio.get_running_loop().time()
+        memory = self._memory.setdefault(key_of(channel), _Memory(channel["metadata"]["uid"]))
+        memory.remove_by = memory.remove_by or now + _LEAVE_S
+        if self._world.planes.serves(self._backing.kind, channel) and now < memory.remove_by:
+            return Again(min(1.0, memory.remove_by - now))  # its report calls us in before
+        try:
             await self._provisioner.remove(channel)
-            try:
-                await self._patch_metadata(channel, {"finalizers": [name for name in present if name != FINALIZER] or None})
-            except ObjectNotFoundError:
-                return Done()
+        except EventingError as error:
+            return await self._not_removed(channel, error)
+        try:
+            await self._patch_metadata(channel, {"finalizers": [name for name in present if name != FINALIZER] or None})
+        except ObjectNotFoundError:
+            return Done()
         return Done()
+
+    async def _not_removed(self, channel: Object, error: EventingError) -> Outcome:
+        """Say what holds the deletion up, and how to do without it."""
+        namespace, name = key_of(channel)
+        message = (
+            f"{_NOT_REMOVED}{error}; it is tried again. To let the channel go and leave that where it is: kubectl patch "
+            f'{self._backing.kind.plural} {name} -n {namespace} --type=merge -p \'{{"metadata":{{"finalizers":null}}}}\''
+        )
+        status = begin_status(channel)
+        self._conditions.manage(status, self._world.now).mark_false(reasons.READY, _reason_of(error), message)
+        await write_status(self._world.client, self._backing.cache, channel, status)
+        return Again(_UNREADY_RETRY_S)
 
     async def _patch_metadata(self, channel: Object, changes: Object) -> Object:
         metadata = channel["metadata"]
@@ -191,19 +220,28 @@ class BackingReconciler:
         try:
             memory.provisioned = await self._provisioner.ensure(channel)
         except EventingError as error:
-            memory.provisioned = Provisioned(False, reasons.CHANNEL_SERVICE_FAILED, str(error))
+            memory.provisioned = Provisioned(False, _reason_of(error), str(error))
         memory.provisioned_for = what
-        memory.trusted_until = now + _TRUST_S
+        memory.trusted_until = asyncio.get_running_loop().time() + memory.provisioned.trust_s
 
-    def _mark_provisioned(self, memory: _Memory, conditions: Conditions) -> None:
+    def _mark_provisioned(self, memory: _Memory, status: Object, conditions: Conditions) -> None:
+        """The steps before the one that the back end speaks of are done, those after it are not known."""
         provisioned = memory.provisioned or Provisioned(None)
+        if provisioned.annotations:
+            status["annotations"] = {**(status.get("annotations") or {}), **provisioned.annotations}
+        *_, last = steps = self._named.provision
+        speaking = provisioned.step or last
+        done = steps.index(speaking)
+        for type_ in steps[:done]:
+            conditions.mark_true(type_)
+        for type_ in steps[done + 1 :]:
+            conditions.mark_unknown(type_, provisioned.reason, provisioned.message)
         if provisioned.ready:
-            conditions.mark_true(self._provision_condition)
+            conditions.mark_true(speaking, provisioned.reason, provisioned.message)
         elif provisioned.ready is None:
-            conditions.mark_unknown(self._provision_condition, provisioned.reason, provisioned.message)
+            conditions.mark_unknown(speaking, provisioned.reason, provisioned.message)
         else:
-            reason = provisioned.reason or reasons.CHANNEL_SERVICE_FAILED
-            conditions.mark_false(self._provision_condition, reason, provisioned.message)
+            conditions.mark_false(speaking, provisioned.reason or reasons.CHANNEL_SERVICE_FAILED, provisioned.message)
 
     # Subscribers.
 
@@ -238,7 +276,7 @@ class BackingReconciler:
             (subscriber,) = read_subscribers({"metadata": channel["metadata"], "spec": {"subscribers": [entry]}})
             return await self._provisioner.ensure_subscription(channel, subscriber)
         except EventingError as error:
-            return Provisioned(False, reasons.CHANNEL_SERVICE_FAILED, str(error))
+            return Provisioned(False, _reason_of(error), str(error))
 
     async def _write_subscribers(self, channel: Object, wanted: list[Object], memory: _Memory) -> Object:
         loop = asyncio.get_running_loop()
@@ -327,7 +365,7 @@ class BackingReconciler:
                 try:
                     await self._provisioner.remove_subscription(channel, uid)
                 except EventingError as error:
-                    states.append({"uid": uid, "ready": "False", "message": f"cannot be removed: {error}"})
+                    states.append({"uid": uid, "ready": "False", "message": f"{_NOT_REMOVED}{error}"})
                 else:
                     memory.ensured.pop(uid, None)
             else:
@@ -337,16 +375,17 @@ class BackingReconciler:
     # Address and endpoints.
 
     def _mark_endpoints(self, applied: int | None, conditions: Conditions) -> None:
-        if self._unserved:
-            conditions.mark_false(reasons.ENDPOINTS_READY, reasons.NEEDS_ONE_WORKER, self._unserved)
-        elif applied is not None:
-            conditions.mark_true(reasons.ENDPOINTS_READY)
-        elif self._world.planes.live:
-            message = "not every data-plane process has applied the channel yet"
-            conditions.mark_unknown(reasons.ENDPOINTS_READY, reasons.ENDPOINTS_NOT_READY, message)
-        else:
-            message = "There are no endpoints ready for Dispatcher service: no data plane is running"
-            conditions.mark_false(reasons.ENDPOINTS_READY, reasons.ENDPOINTS_NOT_READY, message)
+        for type_ in self._named.served:
+            if self._unserved:
+                conditions.mark_false(type_, reasons.NEEDS_ONE_WORKER, self._unserved)
+            elif applied is not None:
+                conditions.mark_true(type_)
+            elif self._world.planes.live:
+                message = "not every data-plane process has applied the channel yet"
+                conditions.mark_unknown(type_, reasons.ENDPOINTS_NOT_READY, message)
+            else:
+                message = "There are no endpoints ready for Dispatcher service: no data plane is running"
+                conditions.mark_false(type_, self._named.unserved_reason, message)
 
     def _mark_address(self, channel: Object, status: Object, conditions: Conditions) -> None:
         """NAMESPACE/NAME belongs to the oldest channel of that name, whatever its kind."""
@@ -366,6 +405,10 @@ class BackingReconciler:
         else:
             status.pop("address", None)
             conditions.mark_false(reasons.ADDRESSABLE, reasons.ADDRESS_TAKEN, f"{url} is the address of an older {owner}")
+
+
+def _reason_of(error: EventingError) -> str:
+    return getattr(error, "reason", "") or reasons.CHANNEL_SERVICE_FAILED
 
 
 def _unready(provisioned: Provisioned) -> Object:

@@ -59,6 +59,13 @@ class DataPlanes:
             lowest = generation if lowest is None else min(lowest, generation)
         return lowest
 
+    def serves(self, kind: Kind, channel: Object) -> bool:
+        """Whether a live process has this very channel in force."""
+        metadata = channel["metadata"]
+        name = applied_name(kind, metadata.get("namespace", ""), metadata["name"])
+        planes = (plane for plane in self._cache.list() if self._counts(plane))
+        return any(_applied(plane).get(name, {}).get("uid") == metadata["uid"] for plane in planes)
+
     def _told(self, change: Change) -> None:
         if change.type != "MODIFIED" or change.old is None:
             self._changed(None)

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from eventing.channels import BackEndSettings, Channel, ChannelHost, Provisioned
+from eventing.channels import BackEndSettings, Channel, ChannelConditions, ChannelHost, Provisioned
 from eventing.control import Controllers
-from eventing.errors import ObjectConflictError, ObjectExistsError, ObjectNotFoundError
+from eventing.errors import EventingError, ObjectConflictError, ObjectExistsError, ObjectNotFoundError
 from eventing.kube import Cache, KubeClient
 from eventing.kube.client import MERGE_PATCH
 from eventing.resources.channelable import CONTROLLER_USER, channelable_kind
@@ -201,7 +201,7 @@ class FakePlane:
         self.applying.set()
 
     async def run(self) -> None:
-        changed: asyncio.Queue[tuple[Kind, Object]] = asyncio.Queue()
+        changed: asyncio.Queue[tuple[Kind, Object, bool]] = asyncio.Queue()
         body: Object = {
             "apiVersion": DATA_PLANE.api_version,
             "kind": DATA_PLANE.kind,
@@ -212,14 +212,17 @@ class FakePlane:
         async with asyncio.TaskGroup() as group:
             for kind in self.kinds:
                 cache = Cache(self.api, kind)
-                cache.on_change(lambda change, kind=kind: changed.put_nowait((kind, change.obj)))  # type: ignore[misc]
+                cache.on_change(
+                    lambda change, kind=kind: changed.put_nowait((kind, change.obj, change.type == "DELETED"))  # type: ignore[misc]
+                )
                 group.create_task(cache.run())
             while True:
-                kind, obj = await changed.get()
+                kind, obj, gone = await changed.get()
                 await self.applying.wait()
                 metadata = obj["metadata"]
                 name = f"{kind.plural}.{kind.group}/{metadata['namespace']}/{metadata['name']}"
-                applied = {"uid": metadata["uid"], "generation": metadata["generation"]}
+                leaving = gone or metadata.get("deletionTimestamp")
+                applied = None if leaving else {"uid": metadata["uid"], "generation": metadata["generation"]}
                 await self.api.patch(
                     DATA_PLANE,
                     DATA_PLANE_NAMESPACE,
@@ -241,6 +244,8 @@ class FakeFactory:
         self.options: frozenset[str] = frozenset({"group.id"}) if external else frozenset()
         self.settings = BackEndSettings()
         self.missing = ""
+        self.conditions = ChannelConditions(provision=("ConfigParsed", "TopicReady")) if external else ChannelConditions()
+        self.removal_fails: EventingError | None = None
         self.says = Provisioned(True)
         self.says_of_subscription: dict[str, Provisioned] = {}
         self.calls: Counter[str] = Counter()
@@ -259,6 +264,8 @@ class FakeFactory:
 
     async def remove(self, channel: Object) -> None:
         self.calls["remove"] += 1
+        if self.removal_fails is not None:
+            raise self.removal_fails
 
     async def ensure_subscription(self, channel: Object, subscriber: Subscriber) -> Provisioned:
         self.calls["ensure_subscription"] += 1
@@ -266,6 +273,8 @@ class FakeFactory:
 
     async def remove_subscription(self, channel: Object, subscription_uid: str) -> None:
         self.calls[f"remove {subscription_uid}"] += 1
+        if self.removal_fails is not None:
+            raise self.removal_fails
 
     async def aclose(self) -> None:
         self.closed = True

@@ -1,0 +1,95 @@
+"""What can go wrong on the way to Kafka, told to people: reasons of conditions, and what to look at."""
+
+import os
+import re
+import socket
+import ssl
+from typing import Final
+
+from aiokafka import errors
+
+from eventing.errors import EventingError
+from eventing_kafka.settings import KafkaSettings
+
+__all__ = ["CONNECT_S", "ClusterError", "cause", "reason_of", "words_of"]
+
+CONNECT_S: Final = 3.0  # for one attempt to reach a server
+
+_NUMBERED: Final = re.compile(r"^(\[Error -?\d+\] )?(\w+: )?")  # how aiokafka begins its texts
+_NOT_LET_IN: Final = (
+    errors.AuthenticationFailedError,
+    errors.IllegalSaslStateError,
+    errors.SaslAuthenticationFailed,
+    errors.UnsupportedSaslMechanismError,
+    ValueError,  # of SCRAM: the other side does not know the password either
+)
+_NOT_AUTHORIZED: Final = (
+    errors.ClusterAuthorizationFailedError,
+    errors.GroupAuthorizationFailedError,
+    errors.TopicAuthorizationFailedError,
+)
+
+
+class ClusterError(EventingError):
+    """Kafka did not do what was asked. `reason` is that of a condition."""
+
+    retriable = True
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def cause(error: Exception, settings: KafkaSettings) -> str:
+    """What went wrong, and where that may be a matter of the settings, of which."""
+    reason, protocol = reason_of(error), settings.protocol
+    if isinstance(error, errors.IllegalSaslStateError):
+        return f"Kafka expects no user and password here; check the key protocol (now {protocol}) of the Secret"
+    if reason == "AuthenticationFailed":
+        hint = "check the keys user, password and sasl.mechanism of the Secret"
+        if settings.password.endswith("\n"):
+            hint += " (the password ends with a line break)"
+        return f"Kafka does not let us in: {words_of(error)}; {hint}"
+    if reason == "TlsFailed":
+        keys = f"protocol (now {protocol}), ca.crt, user.crt"
+        return f"no TLS connection: {words_of(error)}; check the keys {keys} of the Secret"
+    if not isinstance(error, errors.KafkaConnectionError | ConnectionResetError | ConnectionAbortedError | TimeoutError):
+        return words_of(error)
+    hint = f"if this is Kafka, does it expect another protocol than {protocol}"
+    if settings.encrypted and not settings.certificate:
+        hint += ", or a certificate of ours (keys user.crt and user.key)"
+    return f"{words_of(error)}; {hint}?"
+
+
+def reason_of(error: Exception) -> str:
+    """The reason of a condition."""
+    if isinstance(error, ssl.SSLError):  # some of which are ValueErrors
+        return "TlsFailed"
+    if isinstance(error, _NOT_LET_IN):
+        return "AuthenticationFailed"
+    if isinstance(
+        error,
+        errors.TopicAuthorizationFailedError | errors.GroupAuthorizationFailedError | errors.ClusterAuthorizationFailedError,
+    ):
+        return "NotAuthorized"
+    if isinstance(error, errors.BrokerResponseError) and not error.retriable:
+        return "KafkaRefused"
+    return "KafkaUnavailable"
+
+
+def words_of(error: Exception) -> str:
+    """The error for people."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or "the handshake failed").replace("_", " ").lower()
+    if isinstance(error, TimeoutError):
+        return f"no answer within {CONNECT_S:g} s"
+    if isinstance(error, OSError):
+        # asyncio puts the address into strerror, which is said already. A failed look-up of a name has numbers of its own.
+        known = error.errno is not None and not isinstance(error, socket.gaierror)
+        return os.strerror(error.errno) if known and error.errno else error.strerror or "the connection was closed"
+    text = " ".join(_NUMBERED.sub("", str(error)).split())
+    if isinstance(error, errors.BrokerResponseError) and text in {"", "None"}:
+        return " ".join(type(error).description.split()) or type(error).__name__
+    return text or type(error).__name__

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -14,9 +13,6 @@ from eventing.cli.terminal import DataDir, printable, qualified
 
 __all__ = ["tail"]
 
-_WAIT_S: Final = 20.0
-# How long a mesh that does not answer is waited for: its data plane may be starting again.
-_PATIENCE_S: Final = 15.0
 _ANSWER_SHOWN: Final = 300
 _INTERRUPTED: Final = 130  # as the shell has it for SIGINT, and kubectl logs -f
 
@@ -68,46 +64,19 @@ def tail(
 def _follow(data_dir: Path | None, wanted: dict[str, str], *, json_lines: bool) -> None:
     from rich.console import Console
 
-    from eventing.runtime.mesh_client import MeshClient, NotRunningError
+    from eventing.runtime.feeds import Feeds
+    from eventing.runtime.mesh_client import MeshClient
 
     console = Console(highlight=False)
-    after, began, lost_since = "", False, 0.0
-    mesh = MeshClient.find(data_dir)
-    while True:
-        try:
-            feed = mesh.tail(after, wait_s=_WAIT_S if after else 0.0, **wanted)
-        except NotRunningError:
-            now = time.monotonic()
-            lost_since = lost_since or now
-            if not began or now - lost_since > _PATIENCE_S:
-                raise
-            if now - lost_since < 1.0:
-                _say("the mesh does not answer; waiting for it")
-            time.sleep(1.0)
-            mesh = _found_again(data_dir, mesh)
-            continue
-        began, lost_since = True, 0.0
-        after = feed["next"]
-        if feed["restarted"]:
-            _say("the data plane was started again; what happened meanwhile is not told")
-        if feed["missed"]:
-            _say(f"{feed['missed']} records were missed: the mesh was faster than this terminal")
-        for entry in feed["entries"]:
+    for batch in Feeds(lambda: MeshClient.find(data_dir), wanted):
+        for note in batch.notes:
+            _say(note)
+        for entry in batch.entries:
             if json_lines:
                 sys.stdout.write(json.dumps(entry) + "\n")
             else:
                 _print(entry, console)
         sys.stdout.flush()
-
-
-def _found_again(data_dir: Path | None, mesh: Any) -> Any:
-    """The mesh may be back on other ports."""
-    from eventing.runtime.mesh_client import MeshClient, NotRunningError
-
-    try:
-        return MeshClient.find(data_dir)
-    except NotRunningError:
-        return mesh
 
 
 def _say(text: str) -> None:

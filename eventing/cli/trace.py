@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from eventing.cli.completion import complete_channels, complete_namespaces
-from eventing.cli.terminal import DataDir, printable, qualified
+from eventing.cli.terminal import DataDir, printable, qualified, say_unanswered
 from eventing.errors import EventingError
 
 __all__ = ["trace"]
@@ -40,6 +40,7 @@ def trace(
     wanted = qualified(channel, namespace)
     with MeshClient.find(data_dir) as mesh:
         document = mesh.trace(identity, channel=wanted, data=data)
+        say_unanswered(document["unanswered"], len(mesh.endpoints.admin_urls))
     if any(match.get("kept") == "memory" for match in document["matches"]):
         document = _with_not_ready(document, data_dir)
     if output == "json":

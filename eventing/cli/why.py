@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 import typer
 
 from eventing.cli.completion import complete_namespaces, complete_subscriptions
-from eventing.cli.terminal import DataDir, printable, qualified
+from eventing.cli.terminal import DataDir, printable, qualified, say_unanswered
 from eventing.errors import EventingError, ObjectNotFoundError
 
 __all__ = ["why"]
@@ -51,15 +51,16 @@ def why(
             found = api.get(kind, where, name)
         except ObjectNotFoundError as error:
             raise ObjectNotFoundError(404, "NotFound", f"{error}{_suggestion(api.list(kind)['items'], where, name)}") from error
-    standing = None
+    standing, unanswered = None, list[str]()
     with MeshClient.find(data_dir) as mesh:
         try:
-            told = mesh.standing(where, name)
+            told, unanswered = mesh.standing(where, name)
         except EventingError as error:
             typer.echo(f"eventing: the data plane cannot be asked: {printable(str(error))}", err=True)
         else:
             standing = msgspec.convert(told, Standing) if told is not None else None
-    document = as_dict(explain(found, standing))
+            say_unanswered(unanswered, len(mesh.endpoints.admin_urls))
+    document = {**as_dict(explain(found, standing)), "unanswered": unanswered}
     if output == "json":
         typer.echo(json.dumps(document, indent=2))
     else:

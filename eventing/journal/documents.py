@@ -171,6 +171,10 @@ class Trace(Struct, frozen=True, kw_only=True):
     refused_groups: Annotated[list[RefusedGroup], Meta(description="The same, of the last `refused_window_s`, counted.")]
     refused_window_s: float
     journal: JournalState
+    unanswered: Annotated[
+        list[str],
+        Meta(description="`eventing trace` only: data-plane processes that did not answer; what only they know is missing."),
+    ] = []
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -233,7 +237,7 @@ class Finding(Struct, frozen=True, kw_only=True):
 
 
 class Standing(Struct, frozen=True, kw_only=True):
-    """How a subscription stands in this data-plane process."""
+    """How a subscription stands in a data-plane process; in `eventing why`, in all of them together."""
 
     subscription: str
     uid: str
@@ -246,6 +250,8 @@ class Standing(Struct, frozen=True, kw_only=True):
     in_flight: int
     concurrency: int
     dead_letter_sink: str
+    retry: Annotated[int, Meta(description="How many retries the policy allows.")] = 0
+    timeout_s: Annotated[float, Meta(description="Of one attempt.")] = 0.0
     counts: Counts
     last_failure: Failure | None
     findings: list[Finding]
@@ -270,6 +276,9 @@ class Why(Struct, frozen=True, kw_only=True):
     conditions: list[Condition]
     standing: Annotated[Standing | None, Meta(description="None: it is not in force in the data plane.")]
     findings: list[Finding]
+    unanswered: Annotated[
+        list[str], Meta(description="Data-plane processes that did not answer: figures are of the others.")
+    ] = []
 
 
 class Problem(Struct, frozen=True, kw_only=True):

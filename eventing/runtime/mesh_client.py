@@ -21,6 +21,7 @@ from eventing.runtime.settings import Endpoints
 __all__ = ["Answer", "MeshClient", "NotRunningError"]
 
 _TIMEOUT_S = 35.0  # longer than the ingress may take to answer
+_ASKED_S = 10.0  # how long one of several data-plane processes may take: the others have answered by then
 
 
 class NotRunningError(EventingError):
@@ -66,7 +67,7 @@ class MeshClient:
     token: str = field(repr=False)
     ingress_ca: Path | None = None  # file, PEM, of what to trust besides the usual authorities; may be empty
     _ingress: http.client.HTTPConnection | None = field(default=None, init=False, repr=False)
-    _queries: http.client.HTTPConnection | None = field(default=None, init=False, repr=False)
+    _queries: dict[str, http.client.HTTPConnection] = field(default_factory=dict, init=False, repr=False)  # by URL
 
     @classmethod
     def find(cls, data_dir: Path | None = None) -> Self:
@@ -94,30 +95,85 @@ class MeshClient:
         return _request(self._ingress, "POST", path, event.data, headers)
 
     def trace(self, identity: str, *, channel: str = "", data: bool = False) -> dict[str, Any]:
-        """What is known of an event id or a receipt (eventing.journal.documents.Trace). Raises NotRunningError, EventingError."""
-        return self._ask(f"/trace/{quote(identity, safe='')}", {"channel": channel, "data": "true" if data else ""})
+        """What is known of an event id or a receipt (eventing.journal.documents.Trace), in all data-plane processes together;
+        those that do not answer are in `unanswered`. Raises NotRunningError, EventingError."""
+        path = f"/trace/{quote(identity, safe='')}"
+        told, unanswered = self._ask_all(path, {"channel": channel, "data": "true" if data else ""})
+        documents = [document for document in told.values() if document is not None]
+        if len(documents) == 1:
+            document = documents[0]
+        else:
+            import msgspec
 
-    def tail(self, after: str, *, wait_s: float, **wanted: str) -> dict[str, Any]:
-        """What happened after a position (Feed): "" is now. `wanted`: channel, subscription, type, failed. Raises as `trace`."""
-        return self._ask("/tail", {"after": after, "wait_s": f"{wait_s:g}", **wanted})
+            from eventing.journal.documents import Trace, as_dict
+            from eventing.journal.joined import joined_trace
 
-    def standing(self, namespace: str, name: str) -> dict[str, Any] | None:
-        """How a Subscription stands in the data plane (Standing); None where it is not in force there. Raises as `trace`."""
-        try:
-            return self._ask(f"/subscriptions/{quote(namespace, safe='')}/{quote(name, safe='')}", {})
-        except ObjectNotFoundError:
-            return None
+            document = as_dict(joined_trace([msgspec.convert(each, Trace) for each in documents]))
+        return {**document, "unanswered": unanswered}
 
-    def _ask(self, path: str, query: dict[str, str]) -> dict[str, Any]:
-        """A question to the data plane's local API; the connection is kept for the next one."""
-        if self._queries is None:
-            self._queries = _connection(self.endpoints.metrics)
+    def tail(self, url: str, after: str, *, wait_s: float, **wanted: str) -> dict[str, Any]:
+        """What happened after a position (Feed) in the data-plane process that answers at `url`: "" is now. `wanted`: channel,
+        subscription, type, failed. Raises as `trace`. eventing.runtime.feeds asks all of them."""
+        return self._ask(url, "/tail", {"after": after, "wait_s": f"{wait_s:g}", **wanted})
+
+    def standing(self, namespace: str, name: str) -> tuple[dict[str, Any] | None, list[str]]:
+        """How a Subscription stands in all data-plane processes together (Standing), None where it is in force in none; and those
+        that do not answer. Raises as `trace`."""
+        told, unanswered = self._ask_all(f"/subscriptions/{quote(namespace, safe='')}/{quote(name, safe='')}", {})
+        documents = [document for document in told.values() if document is not None]
+        if len(told) == 1 or not documents:
+            return (documents[0] if documents else None), unanswered
+        import msgspec
+
+        from eventing.journal.documents import Standing, as_dict
+        from eventing.journal.joined import joined_standing
+
+        absent = [process for process, document in told.items() if document is None]
+        return as_dict(joined_standing([msgspec.convert(each, Standing) for each in documents], absent)), unanswered
+
+    def _ask_all(self, path: str, query: dict[str, str]) -> tuple[dict[str, dict[str, Any] | None], list[str]]:
+        """The answers by process, None for 404; and, in words, the processes that gave none. Raises where no one answers."""
+        urls = self.endpoints.admin_urls
+
+        def asked(url: str) -> dict[str, Any] | EventingError | None:
+            try:
+                return self._ask(url, path, query, timeout_s=_TIMEOUT_S if len(urls) == 1 else _ASKED_S)
+            except ObjectNotFoundError:
+                return None
+            except EventingError as error:
+                return error
+
+        if len(urls) == 1:
+            answers = list(map(asked, urls.values()))
+        else:
+            from concurrent.futures import ThreadPoolExecutor
+
+            with ThreadPoolExecutor(len(urls)) as pool:
+                answers = list(pool.map(asked, urls.values()))
+        told: dict[str, dict[str, Any] | None] = {}
+        unanswered: list[str] = []
+        faults: list[EventingError] = []
+        for process, answer in zip(urls, answers, strict=True):
+            if isinstance(answer, EventingError):
+                unanswered.append(f"{process}: {answer}")
+                faults.append(answer)
+            else:
+                told[process] = answer
+        if not told:
+            raise faults[0]
+        return told, unanswered
+
+    def _ask(self, url: str, path: str, query: dict[str, str], *, timeout_s: float = _TIMEOUT_S) -> dict[str, Any]:
+        """A question to the local API of one data-plane process; the connection is kept for the next one."""
+        connection = self._queries.get(url)
+        if connection is None:
+            connection = self._queries[url] = _connection(url, timeout_s=timeout_s)
         given = urlencode({name: value for name, value in query.items() if value})
         target = f"/api/v1{path}" + (f"?{given}" if given else "")
         try:
-            answer = _request(self._queries, "GET", target, None, {"Authorization": f"Bearer {self.token}"})
+            answer = _request(connection, "GET", target, None, {"Authorization": f"Bearer {self.token}"})
         except NotRunningError:
-            self._queries.close()
+            connection.close()
             raise
         if answer.status == 404:
             raise ObjectNotFoundError(404, "NotFound", answer.problem)
@@ -128,10 +184,11 @@ class MeshClient:
 
     def close(self) -> None:
         """Close its connections; the next call opens them again."""
-        for connection in (self._ingress, self._queries):
+        for connection in (self._ingress, *self._queries.values()):
             if connection is not None:
                 connection.close()
-        self._ingress = self._queries = None
+        self._ingress = None
+        self._queries = {}
 
     def __enter__(self) -> Self:
         return self
@@ -140,14 +197,14 @@ class MeshClient:
         self.close()
 
 
-def _connection(url: str, trusted: Path | None = None) -> http.client.HTTPConnection:
+def _connection(url: str, trusted: Path | None = None, *, timeout_s: float = _TIMEOUT_S) -> http.client.HTTPConnection:
     parts = urlsplit(url)
     if parts.scheme == "http":
-        return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
+        return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
     context = ssl.create_default_context()
     if trusted is not None and (pem := trusted.read_text()):
         context.load_verify_locations(cadata=pem)
-    return http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S, context=context)
+    return http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=timeout_s, context=context)
 
 
 def _request(

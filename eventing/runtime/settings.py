@@ -47,6 +47,11 @@ class Endpoints:
     metrics: str
     data_planes: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def admin_urls(self) -> dict[str, str]:
+        """Where each data-plane process tells about itself, by its name."""
+        return self.data_planes or {DATA_PLANE_NAME: self.metrics}
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
 

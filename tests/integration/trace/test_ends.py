@@ -53,7 +53,7 @@ def all_applied(mesh: Mesh, sink: Sink, tmp_path_factory: pytest.TempPathFactory
     assert run(["apply", "-f", str(file), "--data-dir", str(mesh.data_dir)]) == 0
     with mesh.client() as client:
         for name in (*UNREACHED, *ANSWERED):
-            eventually(lambda name=name: client.standing("default", name), f"{name} is in force")  # type: ignore[misc]
+            eventually(lambda name=name: client.standing("default", name)[0], f"{name} is in force")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("name", ANSWERED)

@@ -55,7 +55,12 @@ def test_top_level_names(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     top = {name.partition("/")[0] for name in names}
-    assert {name for name in top if not name.endswith(".dist-info")} == {"eventing", "eventing_kafka", "eventing_memory"}
+    assert {name for name in top if not name.endswith(".dist-info")} == {
+        "eventing",
+        "eventing_kafka",
+        "eventing_memory",
+        "eventing_rabbitmq",
+    }
     assert "eventing/py.typed" in names
     assert "eventing/runtime/quickstart.yaml" in names
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
@@ -77,6 +82,7 @@ def test_every_entry_point_loads(installed: Path, tmp_path: Path) -> None:
         "console_scripts eventing",
         "eventing.channels kafka",
         "eventing.channels memory",
+        "eventing.channels rabbitmq",
         "pytest11 eventing",
     }
 

@@ -137,10 +137,8 @@ class KafkaCursor:
                         self._wake_soon()
                 else:
                     del partition.lanes[lane.key]
-        if partition.far and partition.offsets.position + AHEAD_MAX > partition.far[0].offset:
-            self._ready.extend(partition.far)
-            partition.far.clear()
-            self._wake_soon()
+        if partition.far:
+            self._draw_near(partition)
         return True
 
     def release(self, lease: KafkaLease) -> bool:
@@ -251,6 +249,13 @@ class KafkaCursor:
         self._set_timer()
         self._wake()
 
+    def _draw_near(self, partition: Partition) -> None:
+        """What was too far beyond the oldest may be so no longer."""
+        if partition.far and partition.offsets.position + AHEAD_MAX > partition.far[0].offset:
+            self._ready.extend(partition.far)
+            partition.far.clear()
+            self._wake_soon()
+
     # the member's side
 
     def arrived(self, number: int, records: Sequence[Any]) -> None:
@@ -295,6 +300,12 @@ class KafkaCursor:
             self._lose(gone)
         self.in_doubt = False
         self._wake_soon()
+
+    def skip(self, number: int, first: int) -> None:
+        """The broker has nothing before `first` any more. What was read of that is delivered all the same."""
+        partition = self.partitions[number]
+        partition.offsets.skip_to(first)
+        self._draw_near(partition)
 
     def replace(self, number: int, offsets: Offsets) -> None:
         """The partition's log has begun anew: nothing that was read of it is there any more."""

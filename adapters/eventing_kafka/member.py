@@ -16,11 +16,14 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import (
-    CommitFailedError,
+    IllegalGenerationError,
     IllegalStateError,
     KafkaError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+    UnknownTopicOrPartitionError,
 )
 
 from eventing.channels import Lag
@@ -43,6 +46,7 @@ _REBALANCE_MS: Final = 12_000  # within the request's time-out, which the answer
 _STEP_S: Final = 5.0  # for each thing that is asked within a rebalance, which stops the heartbeat
 _FRESH_S: Final = 10.0  # age of a partition's end beyond which it is asked for
 _BACKOFF_S: Final = (0.5, 15.0)
+_TOO_LATE: Final = (IllegalGenerationError, IllegalStateError, RebalanceInProgressError, UnknownMemberIdError)
 
 
 class Member(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -73,8 +77,10 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
         self._saving: asyncio.Task[None] | None = None
         self._leave_by: float | None = None
         self._failure = ""
+        self._fault: Exception | None = None  # what went wrong within a rebalance
         self._ends: dict[int, tuple[int, float]] = {}  # by partition: its end as asked for, and when
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"kafka group {group}")
+        self._task.add_done_callback(self._ended)
 
     # the cursor's side
 
@@ -124,14 +130,23 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
 
     # the client
 
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and task.exception() is not None:
+            logger.critical("%s: delivery has ended by a fault of the mesh", self._cursor.name, exc_info=task.exception())
+
     async def _run(self) -> None:
         backoff = _BACKOFF_S[0]
+        before: KafkaSettings | None = None
         while self._leave_by is None:
             self._renew.clear()
             settings = self._settings
             if settings is None:
                 await self._renew.wait()
                 continue
+            if before is not None and before.servers != settings.servers:
+                self._cursor.owns([])  # it may be another cluster, with offsets of its own
+                self._cursor.doubt()
+            before = settings
             began = self._clock()
             try:
                 await self._live(self._made(settings))
@@ -155,7 +170,10 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
             self._consumer = consumer
             consumer.subscribe([self._topic], listener=self)
             await self._serve(consumer)
+            if self._fault is not None:
+                raise self._fault
         finally:
+            self._fault = None
             self._cursor.doubt()
             self._assigned.clear()
             self._consumer = None
@@ -171,7 +189,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
             partition_assignment_strategy=(RangePartitionAssignor,),
             max_poll_interval_ms=2**31 - 1,
             session_timeout_ms=SESSION_MS,
-            heartbeat_interval_ms=3_000,
+            heartbeat_interval_ms=2_000,
             rebalance_timeout_ms=_REBALANCE_MS,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             fetch_max_wait_ms=2_000,
@@ -211,11 +229,11 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
         while True:
             await self._assigned.wait()
             self._roomy.clear()
-            partitions = cursor.partitions
-            wanted = [TopicPartition(self._topic, number) for number, partition in partitions.items() if not partition.full]
+            wanted = [TopicPartition(self._topic, number) for number, each in cursor.partitions.items() if not each.full]
             try:
-                if len(wanted) == len(partitions):
-                    fetched = await consumer.getmany(*wanted, timeout_ms=60_000, max_records=FILL_EVENTS)
+                if len(wanted) == len(cursor.partitions):
+                    # Of all partitions, also those of the next assignment: the call outlives this one.
+                    fetched = await consumer.getmany(timeout_ms=60_000, max_records=FILL_EVENTS)
                 else:
                     fetched = await self._read_or_room(consumer, wanted)
             except OffsetOutOfRangeError as error:
@@ -223,8 +241,8 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
                 continue
             except NoOffsetForPartitionError:
                 continue  # met while it is being decided where to begin
-            if not self._assigned.is_set() or partitions is not cursor.partitions:
-                continue  # taken away meanwhile; where to go on is said at the assignment
+            if not self._assigned.is_set():
+                continue  # taken away meanwhile; at the assignment it is said where to go on, and this is read again
             self._failure = ""
             for tp, records in fetched.items():
                 cursor.arrived(tp.partition, records)
@@ -268,7 +286,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
                     "%s: events of the topic %s, partition %d, offsets %d to %d, are gone by its retention, undelivered",
                     self._cursor.name, self._topic, tp.partition, asked, first - 1,
                 )  # fmt: skip
-                partition.offsets.skip_to(first)
+                self._cursor.skip(tp.partition, first)
             consumer.seek(tp, first)
             self.unsaved()
 
@@ -317,10 +335,19 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
                 partitions.append((partition, state))
         if not changed:
             return
+        subscription = consumer._subscription.subscription  # noqa: SLF001 - see below
+        if subscription is None or subscription.assignment is None:
+            return
         try:
-            await consumer.commit(changed)
-        except (CommitFailedError, IllegalStateError) as error:
+            # `consumer.commit` would try for ever: also when the topic has been deleted and made anew meanwhile.
+            await consumer._coordinator._do_commit_offsets(subscription.assignment, changed)  # noqa: SLF001
+        except _TOO_LATE as error:
             logger.debug("%s: a commit of group %s came too late: %s", self._cursor.name, self._group, error)
+        except UnknownTopicOrPartitionError as error:
+            self._failed(error)
+            self._cursor.owns([])  # what has been read is of a topic that is no more
+            self._cursor.doubt()
+            self._renew.set()
         except KafkaError as error:
             self._failed(error)
             self._unsaved.set()
@@ -364,12 +391,14 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             async with asyncio.timeout(_STEP_S):
                 partitions = await self._places(consumer, list(assigned))
-        except (KafkaError, TimeoutError) as error:
-            self._failed(error)
-            self._renew.set()  # without its places the assignment is of no use
+            for partition in partitions:
+                tp = TopicPartition(self._topic, partition.number)
+                consumer.seek(tp, max(partition.offsets.end, partition.offsets.position))
+        except Exception as error:  # noqa: BLE001 - raised again by `_live`; aiokafka would log it and go on
+            # Without its places the assignment is of no use.
+            self._fault = error
+            self._renew.set()
             return
-        for partition in partitions:
-            consumer.seek(TopicPartition(self._topic, partition.number), max(partition.offsets.end, partition.offsets.position))
         self._ends = {}
         self._cursor.owns(partitions)
         self._assigned.set()

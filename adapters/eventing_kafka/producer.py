@@ -40,7 +40,8 @@ _SWEEP_S: Final = 0.5
 _START_S: Final = 2 * REQUEST_TIMEOUT_MS / 1000
 _BACKOFF_S: Final = (0.2, 5.0)  # between attempts to connect: from, to
 _LOOK_S: Final = 300.0  # between looks at a topic's partitions and largest message
-_LOOK_AGAIN_S: Final = 2.0  # while it is missing
+_LOOK_AGAIN_S: Final = (0.1, 2.0)  # while it is missing: from, to
+_PATIENCE_S: Final = 3.0  # a topic that has just been made is not known to every broker at once
 _TOPIC_RESOURCE: Final = 2
 _MAX_REQUEST: Final = 64 << 20
 
@@ -138,8 +139,9 @@ class Producer:
     # batches
 
     @property
-    def ready(self) -> bool:
-        return self._client is not None
+    def current(self) -> object | None:
+        """The client that takes batches now; None while there is none."""
+        return self._client
 
     def builder(self) -> Any:
         """An empty batch of records."""
@@ -162,8 +164,8 @@ class Producer:
             failed.set_exception(error if isinstance(error, KafkaError) else UnknownTopicOrPartitionError(topic))
             return failed
 
-    def failed(self, topic: Topic, batch: Batch, error: BaseException | None) -> None:
-        """The client has given a batch up: tell those who wait, and do what makes the next one succeed."""
+    def failed(self, topic: Topic, batch: Batch, error: BaseException | None, client: object) -> None:
+        """The client (`current` at the time) has given a batch up: tell those who wait, and have the next one succeed."""
         retriable = bool(getattr(error, "retriable", False))
         if isinstance(error, (MessageSizeTooLargeError, RecordListTooLargeError)):
             if batch.count == 1:
@@ -179,7 +181,11 @@ class Producer:
             self.look(topic)
         elif not batch.overdue:
             topic.end(batch, f"Kafka at {self._settings.where} failed: {clients.told(error)}", maybe_stored=True)
-        if not retriable:
+        if not retriable and client is self._client and self._client is not None:
+            # Its sequence numbers have a gap now: whatever it sent next would be refused. Other partitions' batches may end.
+            self._end(self._client, REQUEST_TIMEOUT_MS / 1000)
+            self._client = None
+            self._up.clear()
             self._broken.set()
 
     def _leaderless(self, topic: Topic) -> bool:
@@ -220,9 +226,7 @@ class Producer:
             if self.failure:
                 logger.info("Kafka at %s is reached again", self._settings.where)
             backoff, self.failure = _BACKOFF_S[0], ""
-            old, self._client = self._client, client
-            if old is not None:
-                self._end(old, REQUEST_TIMEOUT_MS / 1000)
+            self._client = client
             self._track()
             self._up.set()
             for topic in self._topics.values():
@@ -230,7 +234,6 @@ class Producer:
                     await client.client.force_metadata_update()
                 topic.flush()
             await self._broken.wait()
-            self._up.clear()
 
     async def _start(self, client: AIOKafkaProducer) -> None:
         """Start it; a start that does not end by itself is given up, with its connections."""
@@ -280,10 +283,12 @@ class Producer:
 
     async def _look_after(self, topic: Topic) -> None:
         """Find out whether the topic is there, how many partitions it has and what it takes; now and then again."""
+        again, missing_since = _LOOK_AGAIN_S[0], None
         while True:
             await self._up.wait()
             client = self._client
-            assert client is not None
+            if client is None:
+                continue
             try:
                 limit = await self._limit(client, topic.name)
                 async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
@@ -292,16 +297,19 @@ class Producer:
                         await asyncio.sleep(0.1)
                         await client.client.force_metadata_update()
             except (KafkaError, OSError, TimeoutError) as error:
+                text = clients.told(error)
                 if isinstance(error, (UnknownTopicOrPartitionError, TopicAuthorizationFailedError)):
                     text = _about(error, topic.name)
-                    if not topic.refused:
+                    missing_since = missing_since or self.clock()
+                    if not topic.refused and self.clock() - missing_since > _PATIENCE_S:
                         logger.warning("%s", text)
-                    topic.unknown(text)
-                    self._track()
-                else:
-                    topic.failure = clients.told(error)
-                await asyncio.sleep(_LOOK_AGAIN_S)
+                        topic.unknown(text)
+                        self._track()
+                topic.failure = text
+                await asyncio.sleep(again)
+                again = min(again * 1.5, _LOOK_AGAIN_S[1])
                 continue
+            again, missing_since = _LOOK_AGAIN_S[0], None
             if topic.refused:
                 logger.info("the topic %s is there", topic.name)
             topic.known(len(partitions), limit)

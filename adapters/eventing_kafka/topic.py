@@ -269,16 +269,17 @@ class Topic:
 
     def _send(self, partition: Partition) -> None:
         producer = self._producer
-        if not producer.ready:
+        client = producer.current
+        if client is None:
             self._dirty.append(partition)  # `flush` is called when it is
             return
         batch = partition.under_way = partition.queue.popleft()
         if self._turn == partition.number:
             self._next_turn()
         sent = producer.send(self.name, partition.number, batch.builder)
-        sent.add_done_callback(lambda future: self._sent(partition, batch, future))
+        sent.add_done_callback(lambda future: self._sent(partition, batch, client, future))
 
-    def _sent(self, partition: Partition, batch: Batch, future: "asyncio.Future[Any]") -> None:
+    def _sent(self, partition: Partition, batch: Batch, client: object, future: "asyncio.Future[Any]") -> None:
         partition.under_way = None
         error = None if future.cancelled() else future.exception()
         if error is None and not future.cancelled():
@@ -288,7 +289,7 @@ class Topic:
                     if not waiter.done():
                         waiter.set_result(None)
         else:
-            self._producer.failed(self, batch, error)
+            self._producer.failed(self, batch, error, client)
         if partition.queue:
             self._send(partition)
 

@@ -28,8 +28,8 @@ from aiokafka.errors import (
 
 from eventing.channels import Lag
 from eventing_kafka import clients
+from eventing_kafka.client_log import bound_client_log
 from eventing_kafka.cursor import KafkaCursor
-from eventing_kafka.logs import quieten
 from eventing_kafka.offsets import Offsets
 from eventing_kafka.partition import FILL_BYTES, FILL_EVENTS, Partition
 from eventing_kafka.settings import KafkaSettings
@@ -62,7 +62,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
         client_id: str,
         clock: Callable[[], float],
     ) -> None:
-        quieten()
+        bound_client_log()
         self._settings = settings
         self._cursor = cursor
         self._topic = topic

@@ -26,7 +26,7 @@ from aiokafka.protocol.admin import DescribeConfigsRequest
 
 from eventing.channels import Budget
 from eventing_kafka import clients
-from eventing_kafka.logs import quieten
+from eventing_kafka.client_log import bound_client_log
 from eventing_kafka.settings import KafkaSettings
 from eventing_kafka.topic import BATCH_BYTES, MAX_MESSAGE_BYTES, Batch, Topic
 
@@ -72,7 +72,7 @@ class Producer:
         *,
         timeout_s: float = PUBLISH_TIMEOUT_S,
     ) -> None:
-        quieten()
+        bound_client_log()
         self.users = 0
         self.clock = clock
         self.receipts = receipts.encode()

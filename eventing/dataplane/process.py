@@ -38,6 +38,7 @@ from eventing.observe.scrape import Scrape
 from eventing.observe.traces import Tracing
 from eventing.wire.client import ClientLimits
 from eventing.wire.server import HttpServer, ServerLimits
+from eventing.wire.shared_listener import Loads
 
 __all__ = ["DataPlane", "DataPlaneSettings"]
 
@@ -61,7 +62,8 @@ class DataPlaneSettings:
 
 
 class DataPlane:
-    """The data plane of one process. `ingress` and `admin` are bound sockets; `token` opens the journal's answers."""
+    """The data plane of one process. `ingress` and `admin` are bound sockets; `token` opens the journal's answers. `loads` are
+    given where other processes accept from `ingress`, too."""
 
     def __init__(
         self,
@@ -75,8 +77,10 @@ class DataPlane:
         settings: DataPlaneSettings | None = None,
         tls: ssl.SSLContext | None = None,
         tracing: Tracing | None = None,
+        loads: Loads | None = None,
     ) -> None:
         self._name = name
+        self._loads = loads
         self._client = client
         self._factories = factories
         self._sockets = ingress, admin
@@ -218,7 +222,7 @@ class DataPlane:
             tasks.create_task(reporter.run())
             for cache in caches:
                 await cache.synced()
-            await server.start(self._sockets[0], self._tls)
+            await server.start(self._sockets[0], self._tls, loads=self._loads)
             readiness.phase = Phase.SERVING
             started()
 

@@ -117,6 +117,14 @@ class DataDirectory:
                 f"{LAYOUT_VERSION}: upgrade it, or choose another directory with --data-dir"
             )
 
+    def shared_memory(self, size: int) -> int:
+        """A descriptor of a file without a name, of `size` zero bytes, for children to share."""
+        path = self.path / ".shared"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        path.unlink()
+        os.ftruncate(fd, size)
+        return fd
+
     def write_endpoints(self, endpoints: Endpoints) -> None:
         self.write(self.endpoints, endpoints.to_json())
 

@@ -15,9 +15,10 @@ from eventing.kube import Cluster, KubeClient
 from eventing.observe.traces import tracing
 from eventing.runtime.data_directory import DataDirectory
 from eventing.runtime.ingress_tls import IngressTls
-from eventing.runtime.settings import ChildSettings
+from eventing.runtime.settings import ChildSettings, data_plane_names
 from eventing.runtime.tokens import Tokens
 from eventing.wire.request import ServerLimits
+from eventing.wire.shared_listener import Loads
 
 __all__ = ["DataPlaneRole"]
 
@@ -58,6 +59,7 @@ class DataPlaneRole:
                 ),
                 tls=tls.context if tls else None,
                 tracing=tracing("dataplane"),
+                loads=_loads(settings),
             )
             async with asyncio.TaskGroup() as tasks:
                 refreshing = tasks.create_task(_refresh(tls)) if tls else None
@@ -66,6 +68,12 @@ class DataPlaneRole:
                     refreshing.cancel()
         finally:
             await client.aclose()
+
+
+def _loads(settings: ChildSettings) -> Loads | None:
+    """None where this process has the ingress for itself."""
+    names = data_plane_names(settings.workers)
+    return Loads(settings.loads_fd, len(names), names.index(settings.data_plane)) if settings.loads_fd >= 0 else None
 
 
 def _limits(max_event_bytes: int) -> ServerLimits:

@@ -64,7 +64,9 @@ class Child:
         self.reports_fd, reports_w = os.pipe()
         os.set_blocking(self.reports_fd, False)
         inherited = [orders_r, reports_w, *self.settings.sockets.values()]
-        inherited += [fd for fd in (self._lock_fd, self.settings.manifests_fd) if fd is not None and fd >= 0]
+        inherited += [
+            fd for fd in (self._lock_fd, self.settings.manifests_fd, self.settings.loads_fd) if fd is not None and fd >= 0
+        ]
         self._began = self._clock()
         self._partial = b""
         self.ordered = self.ready = False

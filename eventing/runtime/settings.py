@@ -128,6 +128,7 @@ class ChildSettings:
     endpoints: Endpoints
     data_plane: str = DATA_PLANE_NAME  # of the role dataplane: its name
     workers: int = 1  # data-plane processes in all
+    loads_fd: int = -1  # of the role dataplane, one of several: inherited file for eventing.wire.shared_listener.Loads
     sockets: dict[str, int] = field(default_factory=dict)  # name (api, ingress, metrics, subscriber) -> inherited fd
     log_format: LogFormat = "text"
     drain_s: float = 10.0

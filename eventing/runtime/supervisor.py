@@ -101,6 +101,7 @@ class Supervisor:
                 if role.data_plane
             },
         )
+        loads_fd = directory.shared_memory(8 * settings.workers) if settings.workers > 1 else -1
         self._selector = selectors.DefaultSelector()
         self._children = {
             role.name: Child(
@@ -112,6 +113,7 @@ class Supervisor:
                     endpoints=self._endpoints,
                     data_plane=role.data_plane,
                     workers=settings.workers,
+                    loads_fd=loads_fd if role.data_plane else -1,
                     sockets={name: listeners[listener].fileno() for name, listener in role.sockets.items()},
                     log_format=settings.log_format,
                     drain_s=settings.drain_s,

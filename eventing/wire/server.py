@@ -17,6 +17,7 @@ from eventing.bindings.http import HeaderNames
 from eventing.bindings.shapes import Shapes
 from eventing.wire.request import Application, Request, ServerLimits
 from eventing.wire.server_connection import ServerConnection
+from eventing.wire.shared_listener import Loads, SharedListener
 
 __all__ = ["HttpServer", "Request", "ServerLimits"]
 
@@ -58,21 +59,31 @@ class HttpServer:
         self.held_bytes = 0  # of requests that have not come whole, over all connections
         self.date = b""
         self._servers: list[asyncio.Server] = []
+        self._shared: list[SharedListener] = []
         self._sweep: asyncio.TimerHandle | None = None
 
-    async def start(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+    async def start(self, sock: socket.socket, tls: ssl.SSLContext | None = None, *, loads: Loads | None = None) -> None:
+        """`loads`, where other processes accept from the same socket: how many connections each has."""
         loop = asyncio.get_running_loop()
         if tls is not None:
             self.hint = ""
-        server = await loop.create_server(
-            cast("Callable[[], asyncio.Protocol]", lambda: ServerConnection(self, loop)),
-            sock=sock,
-            backlog=BACKLOG,
-            ssl=tls,
-            # A handshake is the head of the heads: who does not come to its end in time is gone.
-            ssl_handshake_timeout=self.limits.head_s if tls else None,
-        )
-        self._servers.append(server)
+        protocol = cast("Callable[[], asyncio.Protocol]", lambda: ServerConnection(self, loop))
+        # A handshake is the head of the heads: who does not come to its end in time is gone.
+        handshake_s = self.limits.head_s if tls else None
+        if loads is None:
+            server = await loop.create_server(protocol, sock=sock, backlog=BACKLOG, ssl=tls, ssl_handshake_timeout=handshake_s)
+            self._servers.append(server)
+        else:
+            sock.listen(BACKLOG)
+            listener = SharedListener(
+                sock,
+                loads,
+                connect=lambda accepted: loop.connect_accepted_socket(
+                    protocol, accepted, ssl=tls, ssl_handshake_timeout=handshake_s
+                ),
+                count=lambda: len(self.connections),
+            )
+            self._shared.append(listener)
         if self._sweep is None:
             self._swept(loop)
 
@@ -90,6 +101,9 @@ class HttpServer:
         await asyncio.sleep(0)
         for server in self._servers:
             server.close()
+        for listener in self._shared:
+            await listener.aclose()
+        self._shared.clear()
         self.closing = True
         for connection in list(self.connections):
             connection.close_if_idle()

@@ -163,6 +163,8 @@ def test_several_data_planes_share_the_ingress_and_have_names_and_admin_ports_of
     assert {each["workers"] for each in (*settings, *_settings(home, "control"))} == {3}
     assert len({each["sockets"]["ingress"] for each in settings}) == 1
     assert len({each["sockets"]["metrics"] for each in settings}) == 3
+    assert len({each["loads_fd"] for each in settings}) == 1, "they tell each other how many connections they have"
+    assert settings[0]["loads_fd"] >= 0
     code, out, err = mesh.ends(signal.SIGTERM)
     assert code == 0, err
     assert "3 processes" in out

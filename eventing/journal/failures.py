@@ -17,6 +17,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -55,7 +56,7 @@ _datasync: Final[Callable[[int], None]] = getattr(os, "fdatasync", os.fsync)  # 
 
 
 class FailureLog:
-    """The segments of one data-plane process in `directory`, and those that earlier ones left there.
+    """The segments of one data-plane process in `directory`, and those that others have there or earlier ones left.
 
     `open` before use; `start` begins to write; `aclose` writes what is queued and ends it."""
 
@@ -101,7 +102,7 @@ class FailureLog:
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             for path in self._segments():
-                with path.open("rb") as file:
+                with suppress(FileNotFoundError), path.open("rb") as file:  # another process may just have removed it
                     Segment(file.read(HEADER_BYTES), str(path))
         except OSError as error:
             raise StartError(f"the journal's directory {self._directory} cannot be used: {error.strerror}") from error
@@ -242,6 +243,8 @@ class FailureLog:
     def _append(self, payloads: list[bytes], *, sync: bool = False) -> None:
         """In the thread: append, rotate where the segment is full, synchronise at most once a second, or now."""
         try:
+            if self._fd >= 0 and os.fstat(self._fd).st_nlink == 0:
+                self._end_segment()  # another process, which had more to write, has removed it
             for payload in payloads:
                 if self._fd < 0 or self._size + len(payload) > self._segment_bytes:
                     self._end_segment()
@@ -277,10 +280,17 @@ class FailureLog:
         self._prune()
 
     def _prune(self) -> None:
-        """Keep the segments within their bound, the one just begun taken for full."""
+        """Keep the segments of all processes within their bound, the one just begun taken for full. Those go first that nobody
+        has written to for the longest."""
         held = self._segment_bytes
-        for path in self._segments()[-2::-1]:
-            held += path.stat().st_size
+        others = []
+        for path in self._segments():
+            with suppress(FileNotFoundError):  # another process has just removed it
+                if path != self._path:
+                    status = path.stat()
+                    others.append((status.st_mtime_ns, path, status.st_size))
+        for _, path, size in sorted(others, reverse=True):
+            held += size
             if held > self._total_bytes:
                 path.unlink(missing_ok=True)
 

@@ -166,6 +166,31 @@ async def test_segments_are_bounded_and_the_oldest_go(tmp_path: Path) -> None:
     assert journal.failures_lost == 0
 
 
+async def test_several_processes_share_the_directory_and_its_bound(tmp_path: Path) -> None:
+    quiet, busy = new_journal(), new_journal()
+    bounds = {"segment_bytes": 10_000, "total_bytes": 40_000}
+    async with recording(tmp_path, quiet, **bounds) as one, recording(tmp_path, busy, **bounds) as other:
+        subscriber, place = placed(quiet)
+        fail(quiet, make_event("first"), subscriber, place)
+        await until(lambda: quiet.failures_written == 1, "it is written")
+        assert len(await other.find("first")) == 1, "each finds what the other has written"
+        busy_subscriber, busy_place = placed(busy)
+        for number in range(100):
+            fail(busy, make_event(f"busy-{number}", b"x" * 1000), busy_subscriber, busy_place)
+            if number % 10 == 9:
+                await until(lambda: busy.failures_written > number, "it is written")  # noqa: B023
+        assert sum(path.stat().st_size for path in segments(tmp_path)) <= 40_000
+        assert await one.find("first") == [], "it was the oldest"
+        # The segment that the quiet one was writing to is gone: it begins another.
+        fail(quiet, make_event("second"), subscriber, place)
+        await until(lambda: quiet.failures_written == 2, "it is written")
+        assert len(await other.find("second")) == 1
+        assert len(await one.find("busy-99")) == 1
+    assert (quiet.failures_lost, busy.failures_lost) == (0, 0)
+    async with recording(tmp_path, new_journal()) as alone:
+        assert len(await alone.find("second")) == len(await alone.find("busy-99")) == 1
+
+
 async def test_a_full_disk_is_said_once_and_counted_and_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     journal = new_journal()
     full = True

@@ -6,7 +6,7 @@ The kind needs no RabbitMQ client. Where none is installed, channels of the kind
 from importlib.util import find_spec
 from typing import Final
 
-from eventing.channels import BackEndSettings, Channel, ChannelHost, Provisioned, Provisioner
+from eventing.channels import BackEndSettings, Channel, ChannelConditions, ChannelHost, Provisioned, Provisioner
 from eventing.resources.kinds import Kind, Object
 from eventing.resources.subscribers import Subscriber
 from eventing_rabbitmq.names import CONFIG_MAP
@@ -43,7 +43,7 @@ class RabbitmqChannelFactory:
     shared = True
     config_map = CONFIG_MAP
     options: frozenset[str] = frozenset()
-    provision_condition = "ExchangeReady"
+    conditions = ChannelConditions(provision=("ExchangeReady",))
 
     @property
     def missing(self) -> str:

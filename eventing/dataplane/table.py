@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from eventing.channels import BackEndSettings, Budget, Channel, ChannelFactory, ChannelHost, Order
+from eventing.channels import BackEndSettings, Budget, Channel, ChannelFactory, ChannelHost, Cursor, Order
 from eventing.dataplane.unserved import UnservedChannel
 from eventing.delivery.connections import Target, target, unreachable
 from eventing.delivery.policy import Policy
@@ -153,6 +153,7 @@ class ChannelTable:
             worker = served.leaving[uid] = served.workers.pop(uid)
             worker.leave("SubscriptionDeleted")
             self._engine.tasks.create_task(self._leave(served, worker))
+        starting: list[tuple[SubscriptionWorker, Cursor]] = []
         for uid, subscriber in wanted.items():
             if served.subscribers.get(uid) == subscriber or uid in served.leaving:
                 continue
@@ -164,13 +165,15 @@ class ChannelTable:
                 metrics = SubscriptionMetrics(subscriber.namespace, served.route.metrics.name, subscriber.name or uid)
                 worker = self._worker(uid, delivery, metrics)
                 cursor = served.channel.attach(subscriber, worker, order=delivery.order)
-                worker.start(cursor, durable=served.channel.capabilities.durable)
+                starting.append((worker, cursor))
                 served.workers[uid] = worker
             served.subscribers[uid] = subscriber
         due = tuple(worker.number for worker in served.workers.values())
         journal = self._engine.journal
         journal.forget_place(served.route.place)
         served.route.place = journal.place(served.route.name, due, data=annotations.get(JOURNAL_DATA_ANNOTATION) != "omit")
+        for worker, cursor in starting:  # what it takes at once may be recorded as of this place
+            worker.start(cursor, durable=served.channel.capabilities.durable)
 
     def _worker(self, uid: str, delivery: Delivery, metrics: SubscriptionMetrics) -> SubscriptionWorker:
         spans = self._engine.spans

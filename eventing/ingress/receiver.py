@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Final
 
 from eventing.bindings.http import LOOP, REASON_HEADER, UnsupportedFormatError, decode
-from eventing.errors import ChannelError, EventingError, EventTooLargeError, InvalidEventError
+from eventing.errors import ChannelError, ChannelUnavailableError, EventingError, EventTooLargeError, InvalidEventError
 from eventing.event import Event
 from eventing.ingress.pace import Pace
 from eventing.ingress.routes import MisaddressedError, Route, Routes
@@ -108,11 +108,17 @@ class Receiver:
     def _stored(
         self, request: Request, route: Route, events: list[Event], place: int, began: float, future: "asyncio.Future[None]"
     ) -> None:
-        route.metrics.stored(time.monotonic() - began)
+        waited_s = time.monotonic() - began
+        route.metrics.stored(waited_s)
         error = future.exception()
         if error is None:
             self._accept(request, route, events, place)
+            self._journal.stored_after(len(events), waited_s)
         elif isinstance(error, ChannelError):
+            if isinstance(error, ChannelUnavailableError) and error.maybe_stored:
+                for event in events:  # so that it is found if it comes out of the channel all the same
+                    self._journal.accepted(event, place, request.peer_bytes)
+                self._journal.stored_after(len(events), waited_s, confirmed=False)
             self._unstored(request, route, events, error)
         else:
             self._refuse(request, route, 500, "the channel failed; see the log of the mesh", events=events)

@@ -35,7 +35,10 @@ __all__ = [
 Time = Annotated[str, Meta(description="RFC 3339, UTC, with milliseconds.")]
 State = Annotated[
     Literal["pending", "delivered", "dead-lettered", "dropped", "unknown"],
-    Meta(description="`unknown`: it has an end, and the records that say which are overwritten."),
+    Meta(
+        description="`unknown`: the records that say which are overwritten; or the channel did not say whether it stored the "
+        "event (reason `Unconfirmed`)."
+    ),
 ]
 
 
@@ -108,15 +111,21 @@ class Data(Struct, frozen=True, kw_only=True):
 
 
 class Match(Struct, frozen=True, kw_only=True):
-    """One acceptance of an event."""
+    """One acceptance of an event, and what a process knows of it. Processes that share a channel each know a part: those of one
+    `receipt` belong together."""
 
-    receipt: str
+    receipt: Annotated[str, Meta(description="What the producer got for it, whichever process accepted it.")]
     id: str
     source: str
     type: str
     channel: str
-    received: Time
-    from_: Annotated[str, Meta(description="Address and port of the client.")] = msgspec.field(name="from")
+    received: Annotated[
+        str,
+        Meta(description="RFC 3339, UTC, with milliseconds. Where it was not accepted here: when it came out of the channel."),
+    ]
+    from_: Annotated[str, Meta(description="Address and port of the client; empty where it was not accepted here.")] = (
+        msgspec.field(name="from")
+    )
     attributes: dict[str, str]
     data: Data
     deliveries: list[Delivery]
@@ -125,6 +134,15 @@ class Match(Struct, frozen=True, kw_only=True):
         Literal["memory", "disk"],
         Meta(description="`disk`: from the record of failures; deliveries that succeeded are not known any more."),
     ]
+    acceptance: Annotated[
+        Literal["here", "elsewhere", "outside", "unconfirmed"],
+        Meta(
+            description="`elsewhere`: by another process of the mesh, by an earlier one, or so long ago that its record is "
+            "overwritten; `deliveries` are those that this process has begun. `outside`: somebody else put it into the back end, "
+            "and `receipt` is only this process's. `unconfirmed`: the channel did not say in time whether it is stored, and the "
+            "producer was answered 503."
+        ),
+    ] = "here"
 
 
 class Refused(Struct, frozen=True, kw_only=True):
@@ -249,6 +267,8 @@ class Standing(Struct, frozen=True, kw_only=True):
     oldest_s: float | None
     in_flight: int
     concurrency: int
+    retry: int = 0
+    timeout_s: float = 0.0
     dead_letter_sink: str
     retry: Annotated[int, Meta(description="How many retries the policy allows.")] = 0
     timeout_s: Annotated[float, Meta(description="Of one attempt.")] = 0.0

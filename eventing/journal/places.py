@@ -91,6 +91,10 @@ class Places:
     def place(self, number: int) -> Place:
         return self._places.get(number) or Place("", (), data=True)
 
+    def current(self, channel: str) -> int:
+        """The number that the channel has now; 0 where it has none."""
+        return self._current.get(channel, 0)
+
     def of(self, channel: str) -> set[int]:
         """Every number that stands for the channel."""
         return {number for number, place in self._places.items() if place.channel == channel}

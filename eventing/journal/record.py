@@ -1,9 +1,9 @@
-"""The words of the journal: what was decided after an attempt, by which rule."""
+"""The words of the journal: an attempt, what was decided after it, by which rule."""
 
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
-__all__ = ["FAILURES", "Decision", "Rule", "failure_code"]
+__all__ = ["FAILURES", "AttemptRecord", "Decision", "Rule", "failure_code"]
 
 
 class Decision(IntEnum):
@@ -102,3 +102,20 @@ _CODES: Final = {kind: code for code, kind in enumerate(FAILURES)}
 def failure_code(kind: str) -> int:
     """The code of a failure kind; a kind that is not listed is a fault of the program."""
     return _CODES[kind]
+
+
+class AttemptRecord(NamedTuple):
+    """One record of the ring, unpacked. Attempt 0: no attempt was made, only the decision."""
+
+    receipt: int
+    started: float
+    duration_s: float
+    wait_s: float
+    subscriber: int
+    detail: int
+    status: int
+    attempt: int
+    limit: int
+    decision: Decision
+    rule: Rule
+    failure: int

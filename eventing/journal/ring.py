@@ -10,24 +10,23 @@ import secrets
 import struct
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Collection
+from typing import Final
 
-from eventing.bindings.http import HeaderNames, binary_head, decode, event_head, payload
+from eventing.bindings.http import binary_head, event_head, payload
 from eventing.bindings.json_format import decode_structured
 from eventing.event import Event
+from eventing.journal.acceptance import ACCEPTANCE, FOREIGN, PEER_MASK, STRUCTURED, UNCONFIRMED, Acceptance, Arrival, event_of
 from eventing.journal.details import DETAIL_BYTES, TEXT_MAX, Detail, Details
+from eventing.journal.foreign import Foreign, LateReceipts, origin_of
 from eventing.journal.pages import pages
 from eventing.journal.places import Place, Places, SubscriberEntry
-from eventing.journal.record import Decision, Rule
+from eventing.journal.record import AttemptRecord, Decision, Rule
 from eventing.journal.refusals import Refusal, Refusals
 from eventing.observe.redaction import redacted
 
-__all__ = ["Acceptance", "AttemptRecord", "Journal"]
+__all__ = ["Journal"]
 
-# receipt, received (clock), hash of the event's id, place of its bytes, their lengths: peer, head, payload; place number
-_ACCEPTANCE: Final = struct.Struct("<QdqQHIIi")
-_STRUCTURED: Final = 1 << 31  # set in the length of the payload of a structured event
 # receipt, started (clock), duration s, wait s, subscriber, detail, status, attempt, limit, decision, rule, failure
 _ATTEMPT: Final = struct.Struct("<QdffIQHHHBBB")
 # The operating system gives pages as they are first used: an idle process pays for none of these.
@@ -39,39 +38,10 @@ TRAILS: Final = 20_000
 _FIRST: Final = 1
 _DELIVERED: Final = int(Decision.DELIVERED)
 _OPEN: Final = frozenset(set(Decision) - {Decision.DELIVERED, Decision.DEAD_LETTERED, Decision.DROPPED})
-# Receipts are given before an event is stored: where storing takes time, they are recorded a little out of order.
+# Receipts are given before an event is stored: where storing takes time, they are recorded out of order, and so much around the
+# place where a record should be is looked at, at least and at most.
 _DISORDER: Final = 256
-
-
-class Acceptance(NamedTuple):
-    """One accepted event, unpacked. `due` are the subscriber numbers to which it was due; `data_kept` is False where the channel
-    wants no data in the journal, or it was larger than all of the ring: then the event has none."""
-
-    receipt: int
-    received: float  # wall clock, seconds
-    stored: float  # the same moment on the loop's clock
-    peer: str
-    channel: str
-    event: Event
-    due: tuple[int, ...]
-    data_kept: bool
-
-
-class AttemptRecord(NamedTuple):
-    """One record of the ring, unpacked. Attempt 0: no attempt was made, only the decision."""
-
-    receipt: int
-    started: float
-    duration_s: float
-    wait_s: float
-    subscriber: int
-    detail: int
-    status: int
-    attempt: int
-    limit: int
-    decision: Decision
-    rule: Rule
-    failure: int
+_DISORDER_MAX: Final = 1024
 
 
 class Journal:
@@ -109,13 +79,17 @@ class Journal:
         self._ring = pages(_ATTEMPT.size * attempts)
         self._written = 0
         self._pack = _ATTEMPT.pack_into
-        self._index = pages(_ACCEPTANCE.size * acceptances)
+        self._index = pages(ACCEPTANCE.size * acceptances)
         self._index_size = acceptances
         self._accepted = 0
         self._bytes = pages(event_bytes)
         self._bytes_size = event_bytes
         self._bytes_written = 0  # never wraps; what begins before this less the size is overwritten
-        self._pack_acceptance = _ACCEPTANCE.pack_into
+        self._pack_acceptance = ACCEPTANCE.pack_into
+        self._foreign = Foreign()
+        self._late = LateReceipts(acceptances)
+        self._newest_receipt = 0  # of those before which one was recorded late
+        self._disorder = _DISORDER
         self._details = Details(detail_bytes)
         self._trails: dict[int, int] = {}  # receipt and subscriber → number of the last record, counted from 1
 
@@ -155,10 +129,52 @@ class Journal:
         self._accepted = number + 1
         self._pack_acceptance(
             self._index,
-            (number % self._index_size) * _ACCEPTANCE.size,
+            (number % self._index_size) * ACCEPTANCE.size,
             event.receipt, self._clock(), hash(event.raw_id), at, len(peer), len(head),
-            length | _STRUCTURED if structured else length, place,
+            length | STRUCTURED if structured else length, place,
         )  # fmt: skip
+
+    def stored_after(self, events: int, waited_s: float, *, confirmed: bool = True) -> None:
+        """The channel took `waited_s` seconds over the last `events` that were `accepted`: they came so much earlier. Not
+        `confirmed`: it did not say whether they are stored."""
+        for number in range(self._accepted - events, self._accepted) if self.enabled else ():
+            self._amend(number, waited_s, 0 if confirmed else UNCONFIRMED)
+
+    def adopted(self, event: Event, subscriber: int, origin: str) -> int:
+        """The receipt here of an event that a subscriber has met in its channel, accepted by another process, or by this one so
+        long ago that it is forgotten. `origin` is the text of the receipt that it was accepted with, "" where it has none."""
+        origin = origin_of(origin)
+        process, _, number = origin.partition("-")
+        if process == self.prefix and not self._is_gone(int(number)):
+            return int(number)
+        if not self.enabled:
+            return self.next_receipt()
+        receipt = self._foreign.met(origin, subscriber)
+        if receipt is None:
+            receipt = event.receipt = self.next_receipt()
+            entry = self.places.entry(subscriber)
+            record = self._accepted
+            self.accepted(event, self.places.current(entry.channel) if entry else 0, origin.encode())
+            self._amend(record, 0.0, FOREIGN)
+            self._foreign.add(receipt, origin, subscriber)
+        return receipt
+
+    def _amend(self, number: int, waited_s: float, flags: int) -> None:
+        """Complete the record of an acceptance that is not of the plain kind."""
+        at = (number % self._index_size) * ACCEPTANCE.size
+        receipt, received, id_hash, begin, peer, head, body, place = ACCEPTANCE.unpack_from(self._index, at)
+        self._pack_acceptance(self._index, at, receipt, received - waited_s, id_hash, begin, peer | flags, head, body, place)
+        self._late.add(receipt, number)
+        if number:
+            self._newest_receipt = max(self._newest_receipt, self._acceptance_values(number - 1)[0])
+            self._disorder = max(self._disorder, min(2 * (self._newest_receipt - receipt), _DISORDER_MAX))
+
+    def _is_gone(self, receipt: int) -> bool:
+        """Whether an acceptance of this process is overwritten; one that the channel has not confirmed yet is to come."""
+        if not self._accepted or self.number_of(receipt) is not None:
+            return False
+        kept_from = self.acceptances_kept_from
+        return bool(kept_from) and (kept_from == self._accepted or receipt < self._acceptance_values(kept_from)[0])
 
     def attempted(
         self,
@@ -248,13 +264,17 @@ class Journal:
         """The subscriber of this number has another address now."""
         self.places.rename(number, subscription, uid, uri)
 
-    def adopted(self, event: Event, subscriber: int, origin: str) -> int:
-        """A receipt of this process for an event that was accepted by another, or by an earlier one."""
-        return self.next_receipt()
-
     # reading: what is common to all
 
     def receipt_text(self, receipt: int) -> str:
+        """The text of a receipt: of an event that was accepted elsewhere, what its producer got there."""
+        if self._foreign:
+            origin = self._foreign.origin(receipt)
+            if origin is None and (number := self.number_of(receipt)) is not None:
+                _, _, _, at, peer, _, _, _ = self._acceptance_values(number)
+                origin = self._text(at, peer & PEER_MASK) if peer & FOREIGN else ""
+            if origin:
+                return origin
         return f"{self.prefix}-{receipt}"
 
     def wall_time(self, clock_time: float) -> float:
@@ -303,20 +323,22 @@ class Journal:
         return self.acceptances_kept_from
 
     def _acceptance_values(self, number: int) -> tuple[int, float, int, int, int, int, int, int]:
-        values: tuple[int, float, int, int, int, int, int, int] = _ACCEPTANCE.unpack_from(
-            self._index, (number % self._index_size) * _ACCEPTANCE.size
+        values: tuple[int, float, int, int, int, int, int, int] = ACCEPTANCE.unpack_from(
+            self._index, (number % self._index_size) * ACCEPTANCE.size
         )
         return values
 
-    def acceptances(self, first: int, count: int, *, event_id: str) -> list[Acceptance]:
-        """Those of number `first` to `first + count - 1` that are of an event with this id."""
+    def acceptances(self, first: int, count: int, query: str) -> list[Acceptance]:
+        """Those of number `first` to `first + count - 1` that are of an event with this id, or were accepted elsewhere with this
+        receipt."""
         found = []
-        wanted = hash(event_id.encode(errors="replace"))
+        raw = query.encode(errors="replace")
+        wanted, foreign = hash(raw), len(raw) | FOREIGN if origin_of(query) else -1
         for number in self._acceptance_numbers(first, count):
             values = self._acceptance_values(number)
-            if values[2] == wanted:
+            if values[2] == wanted or (values[4] == foreign and self._text(values[3], len(raw)) == query):
                 acceptance = self._acceptance(*values)
-                if acceptance is not None and acceptance.event.attributes["id"] == event_id:
+                if acceptance is not None and query in {acceptance.event.attributes["id"], acceptance.origin}:
                     found.append(acceptance)
         return found
 
@@ -329,9 +351,10 @@ class Journal:
         ]
 
     def accepted_at(self, channel: str, first: int, count: int) -> int:
-        """How many of number `first` to `first + count - 1` the channel took."""
+        """How many of number `first` to `first + count - 1` the channel took of this process."""
         places = self.places.of(channel)
-        return sum(self._acceptance_values(number)[7] in places for number in self._acceptance_numbers(first, count))
+        values = (self._acceptance_values(number) for number in self._acceptance_numbers(first, count))
+        return sum(each[7] in places and each[4] <= PEER_MASK for each in values)
 
     def _acceptance_numbers(self, first: int, count: int) -> range:
         lowest = max(first, self.acceptances_kept_from)
@@ -342,14 +365,18 @@ class Journal:
         number = self.number_of(receipt)
         return None if number is None else self._acceptance(*self._acceptance_values(number))
 
-    def arrival(self, receipt: int) -> tuple[float, str, Place] | None:
-        """When the event of this receipt came (loop's clock), from whom, and where; None where its record is gone."""
+    def arrival(self, receipt: int) -> Arrival | None:
+        """How the event of this receipt came; None where its record is gone."""
         number = self.number_of(receipt)
         if number is None:
             return None
         _, stored, _, at, peer, _, _, place = self._acceptance_values(number)
+        return Arrival(stored, self._text(at, peer & PEER_MASK), self.places.place(place), peer & ~PEER_MASK)
+
+    def _text(self, at: int, length: int) -> str:
+        """What stands before an event's head in the ring of bytes."""
         offset = at % self._bytes_size
-        return stored, bytes(self._bytes[offset : offset + peer]).decode(), self.places.place(place)
+        return bytes(self._bytes[offset : offset + length]).decode()
 
     def number_of(self, receipt: int) -> int | None:
         """The number of the acceptance of this receipt."""
@@ -360,9 +387,11 @@ class Journal:
                 values = self._acceptance_values(number)
                 if values[0] == receipt and values[3] >= self._bytes_written - self._bytes_size:
                     return number
+        if self._late.any and (late := self._late.number(receipt)) is not None:
+            return late if late >= self.acceptances_kept_from else None
         kept = range(self.acceptances_kept_from, self._accepted)
         near = kept.start + bisect_left(kept, receipt, key=lambda number: self._acceptance_values(number)[0])
-        for distance in range(_DISORDER):
+        for distance in range(self._disorder):
             for number in {near + distance, near - distance}:
                 if number in kept and self._acceptance_values(number)[0] == receipt:
                     return number
@@ -382,7 +411,8 @@ class Journal:
         self, receipt: int, received: float, _hash: int, at: int, peer: int, head: int, body: int, place_number: int
     ) -> Acceptance | None:
         """The record with its event made again from its bytes; None where those are gone."""
-        structured, body = bool(body & _STRUCTURED), body & ~_STRUCTURED
+        structured, body = bool(body & STRUCTURED), body & ~STRUCTURED
+        flags, peer = peer & ~PEER_MASK, peer & PEER_MASK
         if at < self._bytes_written - self._bytes_size or (structured and not body):
             return None  # overwritten, or never written: larger than all of the ring
         offset = at % self._bytes_size
@@ -392,9 +422,14 @@ class Journal:
         event.receipt = receipt
         place: Place = self.places.place(place_number)
         kept = place.data and (structured or b"content-length: %d\r\n" % body in lines)
+        text = record[:peer].decode()
+        if flags & FOREIGN:
+            due = self._foreign.subscribers(receipt)
+            return Acceptance(receipt, self.wall_time(received), received, "", place.channel, event, due, kept, True, text)
         return Acceptance(
-            receipt, self.wall_time(received), received, record[:peer].decode(), place.channel, event, place.due, kept
-        )
+            receipt, self.wall_time(received), received, text, place.channel, event, place.due, kept,
+            confirmed=not flags & UNCONFIRMED,
+        )  # fmt: skip
 
     # reading attempts
 
@@ -472,11 +507,3 @@ class Journal:
 _RECEIPT: Final = struct.Struct("<Q")
 _ENDED: Final = struct.Struct("<Qdf")
 _TALLY: Final = struct.Struct("<24xI8xH4xBBB")
-
-
-def event_of(head: bytes, data: bytes) -> Event:
-    """The event of a head in binary mode, as `event_head` makes it, and its data."""
-    names = HeaderNames()
-    lines: Sequence[tuple[bytes, bytes, bytes]] = [line.partition(b": ") for line in head.split(b"\r\n") if line]
-    (event,) = decode([(names[name], value) for name, _, value in lines], data)
-    return event

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, cast
 from msgspec import structs
 
 from eventing.event import Event
+from eventing.journal.acceptance import FOREIGN, UNCONFIRMED, Acceptance
 from eventing.journal.details import ANSWERED
 from eventing.journal.documents import (
     Attempt,
@@ -28,10 +29,11 @@ from eventing.journal.documents import (
     as_dict,
 )
 from eventing.journal.heads import headers_of_text
+from eventing.journal.merge import END_STATES, merged_matches
 from eventing.journal.places import Place
-from eventing.journal.record import FAILURES, Decision, Rule
+from eventing.journal.record import FAILURES, AttemptRecord, Decision, Rule
 from eventing.journal.refusals import Refusal
-from eventing.journal.ring import Acceptance, AttemptRecord, Journal
+from eventing.journal.ring import Journal
 from eventing.observe.lines import printable
 
 __all__ = ["attempt_document", "data_document", "delivery_document", "failure_document", "moment", "story", "trace"]
@@ -44,8 +46,6 @@ REFUSALS_SHOWN: Final = 20
 # What was refused is counted over the last minute; over the last quarter of an hour where that was quiet.
 WINDOWS_S: Final = (60.0, 900.0)
 REMOVED_S: Final = 3600.0  # a subscription that went longer before an event was accepted is not spoken of any more
-# An event may have been handed out before its acceptance was recorded, where the channel answers later.
-AHEAD_S: Final = 1.0
 TEXT_SHOWN: Final = 2000  # characters of an event's data
 
 _OUTCOMES: Final = {
@@ -63,6 +63,11 @@ _ENDS: Final = {
     Decision.DELIVERED: "delivered",
     Decision.DEAD_LETTERED: "dead-lettered",
     Decision.DROPPED: "dropped",
+}
+_UNCONFIRMED: Final[dict[str, Any]] = {
+    "state": "unknown",
+    "reason": "Unconfirmed",
+    "explanation": "the channel did not say in time whether it stored the event",
 }
 _FAILED: Final = frozenset({Decision.RETRYING, Decision.FAILED, Decision.BURYING, Decision.REPLYING})
 Recorded = Callable[[str], Awaitable[Sequence[Match]]]
@@ -82,13 +87,10 @@ async def trace(
 
     `with_data`: the whole data of the events, too. `recorded` asks the disk for what memory does not know any more."""
     acceptances = [a for a in await _find(journal, query) if channel in {"", a.channel}]
-    matches = await _matches(journal, acceptances, with_data=with_data)
+    matches = merged_matches(await _matches(journal, acceptances, with_data=with_data))
     if recorded is not None:
-        known = {match.receipt for match in matches}
         older = [each for each in await recorded(query) if channel in {"", each.channel}]
-        by_receipt = {each.receipt: each for each in older}
-        matches = [_completed(match, by_receipt[match.receipt]) if match.receipt in by_receipt else match for match in matches]
-        matches = [*(each for each in older if each.receipt not in known), *matches][-MATCHES_MAX:]
+        matches = merged_matches([*older, *matches])[-MATCHES_MAX:]
     refused: list[Refused] = []
     groups: list[RefusedGroup] = []
     window_s = 0.0
@@ -101,13 +103,6 @@ async def trace(
     )
 
 
-def _completed(match: Match, recorded: Match) -> Match:
-    """Where memory has lost what became of the event, the record of failures may know."""
-    by_uid = {delivery.uid: delivery for delivery in recorded.deliveries}
-    deliveries = [by_uid.get(each.uid, each) if each.state == "unknown" else each for each in match.deliveries]
-    return structs.replace(match, deliveries=deliveries)
-
-
 async def _find(journal: Journal, query: str) -> list[Acceptance]:
     prefix, _, number = query.rpartition("-")
     if prefix == journal.prefix and number.isdecimal() and number.isascii() and len(number) < 20:
@@ -117,7 +112,7 @@ async def _find(journal: Journal, query: str) -> list[Acceptance]:
     matching: list[Acceptance] = []
     position = journal.acceptances_kept_from
     while position < journal.accepted_events:
-        matching += journal.acceptances(position, SLICE, event_id=query)
+        matching += journal.acceptances(position, SLICE, query)
         position += SLICE
         if position < journal.accepted_events:
             await asyncio.sleep(PAUSE_S)
@@ -128,7 +123,7 @@ async def _matches(journal: Journal, acceptances: list[Acceptance], *, with_data
     if not acceptances:
         return []
     records: dict[int, list[AttemptRecord]] = {acceptance.receipt: [] for acceptance in acceptances}
-    position = journal.attempts_since(min(acceptance.stored for acceptance in acceptances) - AHEAD_S)
+    position = journal.attempts_since(min(acceptance.stored for acceptance in acceptances))
     while position < journal.attempts_written:
         for record in journal.attempts_of(records, position, SLICE):
             records[record.receipt].append(record)
@@ -145,6 +140,8 @@ def _match(journal: Journal, acceptance: Acceptance, records: list[AttemptRecord
     for record in records:
         by_number[record.subscriber].append(record)
     deliveries = [delivery_document(journal, number, by_number[number], acceptance.stored) for number in numbers]
+    if not acceptance.confirmed:
+        deliveries = [each if each.attempts else structs.replace(each, **_UNCONFIRMED) for each in deliveries]
     return Match(
         receipt=journal.receipt_text(acceptance.receipt),
         id=attributes["id"],
@@ -158,7 +155,14 @@ def _match(journal: Journal, acceptance: Acceptance, records: list[AttemptRecord
         deliveries=deliveries,
         not_due=_not_due(journal, acceptance, set(numbers), {each.subscription for each in deliveries}),
         kept="memory",
+        acceptance=_kind(acceptance.foreign, bool(acceptance.origin), acceptance.confirmed),
     )
+
+
+def _kind(foreign: bool, receipted: bool, confirmed: bool) -> Literal["here", "elsewhere", "outside", "unconfirmed"]:
+    if foreign:
+        return "elsewhere" if receipted else "outside"
+    return "here" if confirmed else "unconfirmed"
 
 
 def data_document(acceptance: Acceptance, *, whole: bool = False, shown: int = TEXT_SHOWN) -> Data:
@@ -186,7 +190,8 @@ def failure_document(journal: Journal, event: Event, subscriber: int, number: in
     attributes = event.attributes
     arrival = journal.arrival(event.receipt)
     entry = journal.entry(subscriber)
-    stored, peer, place = arrival or (None, "", Place(entry.channel if entry else "", (), data=True))
+    stored, text, place, flags = arrival or (None, "", Place(entry.channel if entry else "", (), data=True), 0)
+    foreign = bool(flags & FOREIGN)
     return Match(
         receipt=journal.receipt_text(event.receipt) if event.receipt else "",
         id=attributes["id"],
@@ -194,18 +199,22 @@ def failure_document(journal: Journal, event: Event, subscriber: int, number: in
         type=attributes["type"],
         channel=place.channel,
         received=moment(journal.wall_time(stored)) if stored is not None else "",
-        from_=peer,
+        from_="" if foreign else text,
         attributes=dict(attributes),
         data=_data(event.data) if place.data else Data(size=None, kept=False, text=""),
         deliveries=[delivery_document(journal, subscriber, journal.trail(number), 0.0)],
         not_due=[],
         kept="disk",
+        acceptance=_kind(foreign, bool(text), not flags & UNCONFIRMED),
     )
 
 
 def _not_due(journal: Journal, acceptance: Acceptance, numbers: set[int], due: set[str]) -> list[NotDue]:
-    """The channel's other subscriptions, and why the event was not due to them; one entry for each name."""
+    """The channel's other subscriptions, and why the event was not due to them; one entry for each name. Who did not accept it
+    does not know."""
     found: dict[str, NotDue] = {}
+    if acceptance.foreign:
+        return []
     for number, entry in journal.places.entries():
         if entry.channel != acceptance.channel or number in numbers or entry.subscription in due:
             continue
@@ -224,10 +233,11 @@ def delivery_document(journal: Journal, number: int, records: Sequence[AttemptRe
     """What became of an event at subscriber `number`, of its `records` there; `stored`: when it was accepted (loop's clock)."""
     entry = journal.entry(number)
     state, reason, explanation = "pending", "", ""
-    for record in records:
-        if record.decision in _ENDS:
-            state = _ENDS[record.decision]
-            reason, explanation = ("", "") if state == "delivered" else (record.rule.reason, record.rule.text)
+    ends = [record for record in records if record.decision in _ENDS]
+    if ends:  # one, unless the event came again although it had ended
+        end = min(ends, key=lambda record: END_STATES.index(_ENDS[record.decision]))
+        state = _ENDS[end.decision]
+        reason, explanation = ("", "") if state == "delivered" else (end.rule.reason, end.rule.text)
     if not records and _overwritten(journal, stored):
         state, reason = "unknown", "Overwritten"
         explanation = "the journal has overwritten what it knew of it"

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+from eventing.journal.acceptance import Acceptance
 from eventing.journal.documents import Data, Entry, Feed
-from eventing.journal.record import Decision
-from eventing.journal.ring import Acceptance, AttemptRecord, Journal
+from eventing.journal.record import AttemptRecord, Decision
+from eventing.journal.ring import Journal
 from eventing.journal.story import attempt_document, data_document, moment
 
 __all__ = ["Position", "Wanted", "feed"]
@@ -26,6 +27,9 @@ BEHIND_MAX: Final = 20_000
 NEAR: Final = 1_000
 SHOWN: Final = 500  # characters of an event's data
 PAUSE_S: Final = 0.05
+# An event of a durable channel may be attempted before the channel has said that it is stored: its attempt is told so much later,
+# at most, for what is known of it then.
+STORING_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,8 @@ async def _accepted(journal: Journal, first: int, wanted: Wanted, found: list[_F
     number, made = first, 0
     while number < journal.accepted_events and made < ENTRIES_MAX and number - first < LOOKED_AT:
         for at, acceptance in journal.numbered_acceptances(number, MADE):
+            if acceptance.foreign or not acceptance.confirmed:
+                continue
             if wanted.channel in {"", acceptance.channel} and wanted.type in {"", acceptance.event.type}:
                 entry = _entry(journal, acceptance, "accepted", acceptance.received, data=data_document(acceptance, shown=SHOWN))
                 found.append(_Found(acceptance.stored, 0, at, entry))
@@ -144,6 +150,7 @@ async def _accepted(journal: Journal, first: int, wanted: Wanted, found: list[_F
 async def _attempts(journal: Journal, first: int, wanted: Wanted, found: list[_Found]) -> int:
     number, made = first, 0
     events: dict[int, Acceptance | None] = {}
+    now = journal.clock_time(journal.now)
     while number < journal.attempts_written and made < ENTRIES_MAX and len(events) < LOOKED_AT:
         fresh = 0
         for at in range(max(number, journal.attempts_kept_from), min(number + SCAN, journal.attempts_written)):
@@ -160,6 +167,8 @@ async def _attempts(journal: Journal, first: int, wanted: Wanted, found: list[_F
                 events[record.receipt] = journal.find(record.receipt)
                 fresh += 1
             acceptance = events[record.receipt]
+            if acceptance is None and record.receipt and now - record.started - record.duration_s < STORING_S:
+                return at
             if not wanted.type or (acceptance is not None and acceptance.event.type == wanted.type):
                 found.append(_Found(record.started + record.duration_s, 1, at, _attempt(journal, record, acceptance)))
                 made += 1

@@ -74,19 +74,35 @@ def _acceptance(match: Mapping[str, Any], console: Console) -> None:
         f"  type {_safe(match['type'])}  source {_safe(match['source'])}",
     )
     line(console, head)
-    received = f"accepted {local_time(match['received'])} by" if match["received"] else "accepted by"
-    peer = f", from {_safe(match['from'])}" if match["from"] else ""
-    line(console, Text(f"{received} {_safe(match['channel'])}{peer}, receipt {_safe(match['receipt'])}"))
+    line(console, Text(_accepted(match)))
     _data(match.get("data"), console)
     if match.get("kept") == "disk":
         line(console, Text("from the record of failures on disk; what was delivered is not known any more", "dim"), 2)
-    elif not match["deliveries"]:
+    elif not match["deliveries"] and match.get("acceptance") in {None, "here"}:
         line(console, Text("the channel had no subscription then", style="yellow"), 2)
     for delivery in match["deliveries"]:
         _delivery(delivery, console)
     for other in match.get("not_due") or ():
         text = Text.assemble(f"{_safe(other['subscription'])}  ", ("not due", "dim"), f"  {_safe(other['explanation'])}")
         line(console, text, 2)
+
+
+def _accepted(match: Mapping[str, Any]) -> str:
+    """By whom, as far as is known, and with which receipt."""
+    at = f" {local_time(match['received'])}" if match["received"] else ""
+    channel, receipt = _safe(match["channel"]), _safe(match["receipt"])
+    peer = f", from {_safe(match['from'])}" if match["from"] else ""
+    match match.get("acceptance"):
+        case "elsewhere":
+            told = f"accepted by another process or an earlier one, receipt {receipt}; came out of {channel}{at}"
+            return told + "; what is told is what was done here"
+        case "outside":
+            return f"put into {channel} by somebody else, not through the mesh; came out of it{at}, receipt {receipt}"
+        case "unconfirmed":
+            told = f"came{at} to {channel}{peer}, receipt {receipt}; the channel did not say in time whether it is stored, so the"
+            return f"{told} producer was answered 503"
+        case _:
+            return f"accepted{at} by {channel}{peer}, receipt {receipt}"
 
 
 def _data(data: Mapping[str, Any] | None, console: Console) -> None:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from eventing.bindings.http import event_head, payload
-from eventing.channels import Budget, channel_factories
+from eventing.channels import Budget, ChannelFactory, channel_factories
 from eventing.dataplane.table import ChannelTable
 from eventing.delivery.addresses import AddressGuard
 from eventing.delivery.connections import Connections
@@ -130,7 +130,10 @@ class DataPlaneRig:
         connector: Any = None,
         tracing: Tracing | None = None,
         workers: int = 1,
+        process: str = "embedded",
+        factory: ChannelFactory | None = None,
     ) -> None:
+        self._process = process
         self._workers = workers
         self.clock = clock
         self.wall = wall
@@ -150,7 +153,7 @@ class DataPlaneRig:
         self._clients: list[Client] = []
         self._generation = 0
         self._uids: dict[str, str] = {}
-        self.factory = channel_factories()["memory"]
+        self.factory = factory or channel_factories()["memory"]
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -162,8 +165,9 @@ class DataPlaneRig:
         )  # fmt: skip
         self.routes = Routes()
         self.table = ChannelTable(
-            engine=self.engine, routes=self.routes, budget=self.budget, clock=self.clock, workers=self._workers
-        )
+            engine=self.engine, routes=self.routes, budget=self.budget, clock=self.clock, workers=self._workers,
+            process=self._process,
+        )  # fmt: skip
         if self._tracing is None:
             receiver = Receiver(self.routes, self.journal, hops_max=self._hops_max)
         else:

@@ -207,6 +207,25 @@ def test_trace_shows_each_attempt_and_decision(mesh: StandIn, capsys: pytest.Cap
     assert lines[6] == ["no", "attempt", "yet"]
 
 
+@pytest.mark.parametrize(
+    ("acceptance", "told"),
+    [
+        ("here", "accepted 2026-01-31 12:00:00.123 by default/orders, from 127.0.0.1:4242, receipt r-1\n"),
+        (
+            "elsewhere",
+            "accepted by another process or an earlier one, receipt r-1; came out of default/orders 2026-01-31 12:00:00.123",
+        ),
+        ("outside", "put into default/orders by somebody else, not through the mesh; came out of it 2026-01-31 12:00:00.123"),
+        ("unconfirmed", "the channel did not say in time whether it is stored, so the producer was answered 503"),
+    ],
+)
+def test_trace_says_who_accepted_the_event(mesh: StandIn, capsys: pytest.CaptureFixture[str], acceptance: str, told: str) -> None:
+    document = {"query": "1", "matches": [MATCH | {"acceptance": acceptance}], "refused": []}
+    mesh.answer = (200, {}, json.dumps(document).encode())
+    assert run(["trace", "1"]) == 0
+    assert told in capsys.readouterr().out
+
+
 def test_trace_for_programs_is_the_document(mesh: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
     document = {"matches": [MATCH], "refused": []}
     mesh.answer = (200, {}, json.dumps(document).encode())

@@ -118,7 +118,8 @@ class Consumer(Protocol):
         dead-letter sink or be dropped with this reason. The lease is not settled afterwards."""
 
     def arrived(self, event: Event, origin: str) -> None:
-        """The event, about to be handed out for the first time, was not accepted by this process: give it a receipt here.
+        """The event, about to be handed out for the first time, was not accepted by this process, or so long ago that it does not
+        know that any more (`ChannelHost.knows`): give it a receipt here.
 
         The one call that comes from within `take`. `origin` is the text of the receipt that it was accepted with, "" where that
         is not known."""
@@ -252,6 +253,7 @@ class ChannelHost:
     settings: BackEndSettings = field(default_factory=BackEndSettings)
     process: str = ""  # its name among those that serve the same channels
     receipts: str = ""  # what the texts of its receipts begin with: the one of an event is RECEIPTS-NUMBER
+    knows: Callable[[int], bool] = lambda receipt: True  # whether it still knows what it gave this number for
 
 
 @dataclass(frozen=True, slots=True)

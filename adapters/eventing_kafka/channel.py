@@ -93,8 +93,7 @@ class KafkaChannel:
             uid=uid,
             order=order,
             source=source,
-            receipts=self._host.receipts,
-            clock=self._host.clock,
+            host=self._host,
             name=f"{self._name}, Subscription {subscriber.name or uid}",
         )
         cursor.member = Member(

@@ -12,11 +12,11 @@ import heapq
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from eventing.bindings.kafka import decode, foreign_event
-from eventing.channels import Consumer, Lag, Order
+from eventing.channels import ChannelHost, Consumer, Lag, Order
 from eventing.errors import InvalidEventError
 from eventing.event import Event
 from eventing_kafka.offsets import AHEAD_MAX, Offsets
@@ -47,8 +47,7 @@ class KafkaCursor:
         uid: str,
         order: Order,
         source: str,
-        receipts: str,
-        clock: Callable[[], float],
+        host: ChannelHost,
         name: str,
     ) -> None:
         self.partitions: dict[int, Partition] = {}
@@ -59,8 +58,9 @@ class KafkaCursor:
         self._consumer = consumer
         self._order = order
         self._source = source
-        self._receipts = f"{receipts}-"
-        self._clock = clock
+        self._receipts = f"{host.receipts}-"
+        self._knows = host.knows
+        self._clock = host.clock
         self._ready: deque[KafkaLease] = deque()
         self._back: list[KafkaLease] = []  # due again: a heap by offset
         self._deferred: list[tuple[float, KafkaLease]] = []  # a heap by time
@@ -108,7 +108,7 @@ class KafkaCursor:
                     partition.full = False
                     self.member.room()
                 number = origin[len(receipts) :] if origin.startswith(receipts) else ""
-                if number.isdecimal() and len(number) < _RECEIPT_DIGITS:
+                if number.isdecimal() and len(number) < _RECEIPT_DIGITS and self._knows(int(number)):
                     event.receipt = int(number)
                 else:
                     self._consumer.arrived(event, origin)

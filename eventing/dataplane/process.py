@@ -151,8 +151,8 @@ class DataPlane:
                     "eventing_journal_attempts": journal.attempts_written,
                     "eventing_journal_failures_written": journal.failures_written,
                     "eventing_journal_failures_lost": journal.failures_lost,
-                    "eventing_journal_overwritten_attempts": journal.overwritten_attempts,
-                    "eventing_journal_overwritten_events": journal.overwritten_events,
+                    "eventing_journal_overwritten_attempts": journal.attempts_kept_from,
+                    "eventing_journal_overwritten_events": journal.acceptances_kept_from,
                 },
             )
             rest = registry("dataplane", collector)

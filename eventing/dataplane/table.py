@@ -138,7 +138,8 @@ class ChannelTable:
 
     def _host(self, factory: ChannelFactory) -> ChannelHost:
         settings = self._settings.get(factory.name) or BackEndSettings()
-        return ChannelHost(self._budget, self._clock, settings, self._process, self._engine.journal.prefix)
+        journal = self._engine.journal
+        return ChannelHost(self._budget, self._clock, settings, self._process, journal.prefix, journal.knows)
 
     def _address(self, name: str) -> None:
         """Give the address `/NAMESPACE/NAME` to the channel that came first (design: AddressTaken)."""

@@ -145,7 +145,7 @@ class Journal:
         long ago that it is forgotten. `origin` is the text of the receipt that it was accepted with, "" where it has none."""
         origin = origin_of(origin)
         process, _, number = origin.partition("-")
-        if process == self.prefix and not self._is_gone(int(number)):
+        if process == self.prefix and self.knows(int(number)):
             return int(number)
         if not self.enabled:
             return self.next_receipt()
@@ -169,12 +169,12 @@ class Journal:
             self._newest_receipt = max(self._newest_receipt, self._acceptance_values(number - 1)[0])
             self._disorder = max(self._disorder, min(2 * (self._newest_receipt - receipt), _DISORDER_MAX))
 
-    def _is_gone(self, receipt: int) -> bool:
-        """Whether an acceptance of this process is overwritten; one that the channel has not confirmed yet is to come."""
+    def knows(self, receipt: int) -> bool:
+        """Whether an acceptance of this process is there, or is to come: its channel has not confirmed it yet."""
         if not self._accepted or self.number_of(receipt) is not None:
-            return False
+            return True
         kept_from = self.acceptances_kept_from
-        return bool(kept_from) and (kept_from == self._accepted or receipt < self._acceptance_values(kept_from)[0])
+        return not kept_from or (kept_from < self._accepted and receipt >= self._acceptance_values(kept_from)[0])
 
     def attempted(
         self,
@@ -309,18 +309,13 @@ class Journal:
 
     @property
     def acceptances_kept_from(self) -> int:
-        """Number of the oldest acceptance whose event is still there."""
+        """Number of the oldest acceptance whose event is still there: how many are gone."""
         oldest = max(0, self._accepted - self._index_size)
         held_from = self._bytes_written - self._bytes_size
         if held_from <= 0 or oldest == self._accepted:
             return oldest
         kept = range(oldest, self._accepted)
         return oldest + bisect_left(kept, held_from, key=lambda number: int(self._acceptance_values(number)[3]))
-
-    @property
-    def overwritten_events(self) -> int:
-        """How many acceptances are gone."""
-        return self.acceptances_kept_from
 
     def _acceptance_values(self, number: int) -> tuple[int, float, int, int, int, int, int, int]:
         values: tuple[int, float, int, int, int, int, int, int] = ACCEPTANCE.unpack_from(
@@ -490,10 +485,6 @@ class Journal:
     def _numbers(self, first: int, count: int) -> range:
         lowest = max(first, self.attempts_kept_from)
         return range(lowest, max(lowest, min(first + count, self._written)))
-
-    @property
-    def overwritten_attempts(self) -> int:
-        return self.attempts_kept_from
 
     @property
     def attempts_written(self) -> int:

@@ -114,7 +114,7 @@ def balance(
     `ordered` are subscriptions that kept one delivery at a time all their lives: all that was tried there was tried in order.
     """
     journal = mesh.journal
-    assert journal.overwritten_attempts == journal.overwritten_events == 0
+    assert journal.attempts_kept_from == journal.acceptances_kept_from == 0
     ends: defaultdict[tuple[int, str], list[tuple[Decision, str]]] = defaultdict(list)
     tried: defaultdict[str, list[int]] = defaultdict(list)
     for record in journal.attempts(0, journal.attempts_written):

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from eventing.channels import channel_factories
 from eventing.errors import ChannelUnavailableError
 from eventing.journal.documents import Match, Trace
 from eventing.journal.failures import FailureLog
@@ -24,7 +23,7 @@ from tests.support.shared_log import SharedLog, SharedLogFactory
 @asynccontextmanager
 async def serving(log: SharedLog, *processes: str) -> AsyncIterator[tuple[list[DataPlaneRig], Sink]]:
     """A rig for each process, on one log, and a sink."""
-    factory = SharedLogFactory(log, channel_factories()["memory"].kind)
+    factory = SharedLogFactory(log)
     async with Sink() as sink, asyncio.timeout(30):
         rigs = [DataPlaneRig(process=process, factory=factory, workers=len(processes)) for process in processes]
         entered = [await rig.__aenter__() for rig in rigs]

@@ -7,9 +7,20 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from eventing.channels import Capabilities, Channel, ChannelHost, Consumer, Lag, Lease, Order, Provisioned, Provisioner
+from eventing.channels import (
+    Capabilities,
+    Channel,
+    ChannelHost,
+    Consumer,
+    Lag,
+    Lease,
+    Order,
+    Provisioned,
+    Provisioner,
+    channel_factories,
+)
 from eventing.event import Event
-from eventing.resources.kinds import Kind, Object
+from eventing.resources.kinds import Object
 from eventing.resources.subscribers import Subscriber
 
 __all__ = ["SharedLog", "SharedLogFactory"]
@@ -66,7 +77,7 @@ class LogCursor:
             attributes, data, receipt, stored = self.log.records[offset]
             event = Event(dict(attributes), data)
             prefix, _, number = receipt.rpartition("-")
-            if prefix == self.host.receipts:
+            if prefix == self.host.receipts and self.host.knows(int(number)):
                 event.receipt = int(number)
             else:
                 self.consumer.arrived(event, receipt)
@@ -145,7 +156,7 @@ class LogChannel:
     def publish(self, events: Sequence[Event]) -> "asyncio.Future[None]":
         for event in events:
             self._log.append(event, f"{self._host.receipts}-{event.receipt}", self._host.clock())
-        task = asyncio.ensure_future(self._log.ack())
+        task: asyncio.Task[None] = asyncio.ensure_future(self._log.ack())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -191,9 +202,11 @@ class SharedLogFactory:
     options: frozenset[str] = frozenset()
     missing = ""
 
-    def __init__(self, log: SharedLog, kind: Kind) -> None:
+    def __init__(self, log: SharedLog) -> None:
+        memory = channel_factories()["memory"]
         self._log = log
-        self.kind = kind
+        self.kind = memory.kind
+        self.conditions = memory.conditions
 
     def provisioner(self, settings: object) -> Provisioner:
         return LogProvisioner()

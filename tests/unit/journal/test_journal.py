@@ -59,7 +59,7 @@ def test_rings_overwrite_the_oldest_and_never_lie(sizes: list[int]) -> None:
         known += len(found)
         assert bool(found) == there, "what is gone is older than what is there"
     assert not sizes or told(kept, receipts[-1])["matches"], "the newest is there, whatever its size"
-    assert kept.overwritten_events == len(sizes) - known
+    assert kept.acceptances_kept_from == len(sizes) - known
     assert known <= 8
 
 

@@ -77,9 +77,9 @@ def main() -> None:
         held.append(held_kib() - before)
     counts = {
         "events": journal.accepted_events,
-        "events_kept": journal.accepted_events - journal.overwritten_events,
+        "events_kept": journal.accepted_events - journal.acceptances_kept_from,
         "attempts": journal.attempts_written,
-        "attempts_overwritten": journal.overwritten_attempts,
+        "attempts_overwritten": journal.attempts_kept_from,
         "refused": journal.refused_requests.total,
         "refused_kept": len(journal.refusals),
     }

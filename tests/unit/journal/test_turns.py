@@ -37,8 +37,8 @@ def journal() -> Journal:
         full.accepted(event, place, b"127.0.0.1:1")
         for subscriber in numbers[number % 9 : number % 9 + 2]:
             full.attempted(event.receipt, subscriber, 1, time.monotonic(), 0.001, 200, Decision.DELIVERED, Rule.ACCEPTED)
-    assert full.overwritten_attempts
-    assert full.overwritten_events
+    assert full.attempts_kept_from
+    assert full.acceptances_kept_from
     assert full.attempts_written > RING_ATTEMPTS
     return full
 

@@ -267,8 +267,6 @@ class Standing(Struct, frozen=True, kw_only=True):
     oldest_s: float | None
     in_flight: int
     concurrency: int
-    retry: int = 0
-    timeout_s: float = 0.0
     dead_letter_sink: str
     retry: Annotated[int, Meta(description="How many retries the policy allows.")] = 0
     timeout_s: Annotated[float, Meta(description="Of one attempt.")] = 0.0

@@ -1,90 +1,159 @@
 """The answers of several data-plane processes to one question, put together: pure functions of documents.
 
-Each process knows what it has accepted and attempted itself; the record of failures on disk is shared, so all of them tell of it.
+Processes that share a durable channel each know a part of an event's way: one accepted it, each of the others (and that one, too)
+delivers to the subscriptions whose share of the channel it has at the time. Shares move, so one subscription may have been served
+by two; and an event may come twice to it, since deliveries are at least once. What is told of it then is one end: the best.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from heapq import merge
 from typing import Final
 
-import msgspec
+from msgspec import structs
 
 from eventing.journal.advice import findings
 from eventing.journal.documents import (
+    Attempt,
     Counts,
     Delivery,
     Finding,
     JournalState,
     Match,
-    NotDue,
     Refused,
     RefusedGroup,
     Standing,
     Trace,
 )
 
-__all__ = ["joined_standing", "joined_trace"]
+__all__ = ["END_STATES", "joined_matches", "joined_standing", "joined_trace"]
 
-_REFUSED_MAX: Final = 100
-_KNOWS: Final = {"unknown": 0, "pending": 1}  # any end beats both
+END_STATES: Final = ("delivered", "dead-lettered", "dropped")
+"""The ends of a delivery, the best first."""
+
+# Who knows most of the acceptance first.
+_ACCEPTANCES: Final = ("here", "unconfirmed", "elsewhere", "outside")
+_REFUSED_SHOWN: Final = 100
 
 
 def joined_trace(traces: Sequence[Trace]) -> Trace:
-    """What all of them know of an event id or a receipt; at least one must be given."""
-    matches: dict[str, Match] = {}
-    for match in (match for trace in traces for match in trace.matches):
-        known = matches.get(match.receipt)
-        matches[match.receipt] = match if known is None else _joined_match(known, match)
-    states = [trace.journal for trace in traces]
+    """One answer of those of several processes to the same question; there is at least one."""
+    matches = joined_matches(match for trace in traces for match in trace.matches)
+    refused: list[Refused] = []
+    groups: list[RefusedGroup] = []
+    window_s = min(trace.refused_window_s for trace in traces)
+    if not matches:
+        same_id = [each for trace in traces for each in trace.refused if each.id == trace.query]
+        refused = same_id or [each for trace in traces for each in trace.refused]
+        refused = sorted(refused, key=lambda each: each.received)[-_REFUSED_SHOWN:]
+        # A process in which the last minute was quiet tells of a longer time: of the last minute it tells nothing.
+        telling = [trace for trace in traces if trace.refused_groups]
+        window_s = min((trace.refused_window_s for trace in telling), default=window_s)
+        groups = _groups(group for trace in telling if trace.refused_window_s == window_s for group in trace.refused_groups)
     return Trace(
         query=traces[0].query,
-        matches=sorted(matches.values(), key=lambda match: (match.received, match.receipt)),
-        refused=[] if matches else _refused(traces),
-        refused_groups=[] if matches else _refused_groups(traces),
-        refused_window_s=max(trace.refused_window_s for trace in traces),
-        journal=JournalState(
-            process=", ".join(state.process for state in states),
-            since=max(state.since for state in states),  # what every one of them still knows in whole
-            events=sum(state.events for state in states),
-            overwritten_events=sum(state.overwritten_events for state in states),
-            overwritten_attempts=sum(state.overwritten_attempts for state in states),
-            failures_written=sum(state.failures_written for state in states),
-            failures_lost=sum(state.failures_lost for state in states),
-        ),
+        matches=matches,
+        refused=refused,
+        refused_groups=groups,
+        refused_window_s=window_s,
+        journal=_state([trace.journal for trace in traces]),
     )
 
 
-def _joined_match(one: Match, other: Match) -> Match:
-    """Two accounts of one acceptance: what memory knows of it beats the record on disk, and an end beats `pending`."""
-    first, second = (other, one) if (one.kept, other.kept) == ("disk", "memory") else (one, other)
-    deliveries: dict[str, Delivery] = {}
-    for delivery in (*first.deliveries, *second.deliveries):
-        known = deliveries.get(delivery.uid)
-        if known is None or _knowledge(delivery) > _knowledge(known):
-            deliveries[delivery.uid] = delivery
-    not_due: dict[str, NotDue] = {each.uid: each for each in (*second.not_due, *first.not_due) if each.uid not in deliveries}
-    return msgspec.structs.replace(first, deliveries=list(deliveries.values()), not_due=list(not_due.values()))
+def joined_matches(matches: Iterable[Match]) -> list[Match]:
+    """One for each acceptance, oldest first."""
+    by_receipt: dict[str, list[Match]] = {}
+    outside: list[list[Match]] = []
+    for number, match in enumerate(matches):
+        if match.acceptance == "outside":
+            _file(outside, match)
+        else:  # without a receipt nothing says that two are one
+            by_receipt.setdefault(match.receipt or f" {number}", []).append(match)
+    found = [_match(group) for group in (*by_receipt.values(), *outside)]
+    return sorted(found, key=lambda each: (each.received, each.receipt))
 
 
-def _knowledge(delivery: Delivery) -> tuple[int, int]:
-    return _KNOWS.get(delivery.state, 2), len(delivery.attempts)
+def _file(groups: list[list[Match]], match: Match) -> None:
+    """Nobody of the mesh gave this event a receipt: it is the same as another that has its source and id, unless a subscription
+    that has met that one has met this one, too."""
+    subscriptions = {delivery.uid for delivery in match.deliveries}
+    for group in groups:
+        first = group[0]
+        if (first.channel, first.source, first.id) == (match.channel, match.source, match.id):
+            met = {delivery.uid for each in group for delivery in each.deliveries}
+            if first.receipt == match.receipt or not met & subscriptions:
+                group.append(match)
+                return
+    groups.append([match])
 
 
-def _refused(traces: Sequence[Trace]) -> list[Refused]:
-    """Refused requests with this id where some process knows of any, else the last ones of all."""
-    found = sorted((each for trace in traces for each in trace.refused), key=lambda each: each.received)
-    return ([each for each in found if each.id == traces[0].query] or found)[-_REFUSED_MAX:]
+def _match(group: Sequence[Match]) -> Match:
+    if len(group) == 1:
+        return group[0]
+    ranked = sorted(group, key=lambda each: (_ACCEPTANCES.index(each.acceptance), each.kept != "memory"))
+    deliveries: dict[str, list[tuple[Match, Delivery]]] = {}
+    for match in ranked:
+        for delivery in match.deliveries:
+            deliveries.setdefault(delivery.uid or delivery.subscription, []).append((match, delivery))
+    merged = [_delivery(each) for each in deliveries.values()]
+    due = {name for each in merged for name in (each.uid, each.subscription)}
+    not_due = {each.uid: each for match in reversed(ranked) for each in match.not_due}
+    return structs.replace(
+        ranked[0],
+        data=max((match.data for match in ranked), key=lambda data: (data.base64 is not None, data.kept)),
+        deliveries=merged,
+        not_due=[each for each in not_due.values() if not {each.uid, each.subscription} & due],
+        kept="memory" if any(match.kept == "memory" for match in ranked) else "disk",
+    )
 
 
-def _refused_groups(traces: Sequence[Trace]) -> list[RefusedGroup]:
-    groups: dict[tuple[str, int, str], RefusedGroup] = {}
-    for group in (group for trace in traces for group in trace.refused_groups):
+def _delivery(told: Sequence[tuple[Match, Delivery]]) -> Delivery:
+    """What several know of one subscription: every attempt, and one end."""
+    if len(told) == 1:
+        return told[0][1]
+    _, best = min(told, key=lambda each: _rank(*each))
+    known: dict[tuple[object, ...], Attempt] = {}
+    # Each tells in the order of what happened, which the times of beginning need not be.
+    for attempt in merge(*(delivery.attempts for _, delivery in told), key=lambda attempt: attempt.started):
+        known.setdefault((attempt.started, attempt.number, attempt.outcome, attempt.duration_ms, attempt.status), attempt)
+    return structs.replace(best, attempts=list(known.values()))
+
+
+def _rank(match: Match, delivery: Delivery) -> int:
+    """How much a word on the state counts: an end, the best first; what is under way; that it is forgotten; and last what who
+    accepted the event says of a subscription that others may serve."""
+    if delivery.state in END_STATES:
+        return END_STATES.index(delivery.state)
+    begun = bool(delivery.attempts) or match.acceptance in {"elsewhere", "outside"}
+    if delivery.state == "pending":
+        return len(END_STATES) if begun else len(END_STATES) + 2
+    return len(END_STATES) + (1 if begun or match.acceptance == "here" else 3)
+
+
+def _groups(groups: Iterable[RefusedGroup]) -> list[RefusedGroup]:
+    counts: Counter[tuple[str, int, str]] = Counter()
+    last: dict[tuple[str, int, str], str] = {}
+    for group in groups:
         key = (group.channel, group.status, group.reason)
-        known = groups.get(key)
-        groups[key] = group if known is None else msgspec.structs.replace(
-            known, count=known.count + group.count, last=max(known.last, group.last)
-        )  # fmt: skip
-    return list(groups.values())
+        counts[key] += group.count
+        last[key] = max(last.get(key, ""), group.last)
+    return [
+        RefusedGroup(channel=key[0], status=key[1], reason=key[2], count=count, last=last[key])
+        for key, count in counts.most_common(_REFUSED_SHOWN)
+    ]
+
+
+def _state(states: Sequence[JournalState]) -> JournalState:
+    """Known in whole is what all know in whole."""
+    return JournalState(
+        process=", ".join(state.process for state in states),
+        since=max(state.since for state in states),
+        events=sum(state.events for state in states),
+        overwritten_events=sum(state.overwritten_events for state in states),
+        overwritten_attempts=sum(state.overwritten_attempts for state in states),
+        failures_written=sum(state.failures_written for state in states),
+        failures_lost=sum(state.failures_lost for state in states),
+    )
 
 
 def joined_standing(standings: Sequence[Standing], absent: Sequence[str] = ()) -> Standing:
@@ -112,7 +181,7 @@ def joined_standing(standings: Sequence[Standing], absent: Sequence[str] = ()) -
         timeout_s=first.timeout_s,
         dead_letter_sink=first.dead_letter_sink,
     )
-    return msgspec.structs.replace(
+    return structs.replace(
         first,
         since=max(each.since for each in standings),
         pending=pending,

@@ -29,7 +29,7 @@ from eventing.journal.documents import (
     as_dict,
 )
 from eventing.journal.heads import headers_of_text
-from eventing.journal.merge import END_STATES, merged_matches
+from eventing.journal.joined import END_STATES, joined_matches
 from eventing.journal.places import Place
 from eventing.journal.record import FAILURES, AttemptRecord, Decision, Rule
 from eventing.journal.refusals import Refusal
@@ -87,10 +87,10 @@ async def trace(
 
     `with_data`: the whole data of the events, too. `recorded` asks the disk for what memory does not know any more."""
     acceptances = [a for a in await _find(journal, query) if channel in {"", a.channel}]
-    matches = merged_matches(await _matches(journal, acceptances, with_data=with_data))
+    matches = joined_matches(await _matches(journal, acceptances, with_data=with_data))
     if recorded is not None:
         older = [each for each in await recorded(query) if channel in {"", each.channel}]
-        matches = merged_matches([*older, *matches])[-MATCHES_MAX:]
+        matches = joined_matches([*older, *matches])[-MATCHES_MAX:]
     refused: list[Refused] = []
     groups: list[RefusedGroup] = []
     window_s = 0.0

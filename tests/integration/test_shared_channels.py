@@ -11,7 +11,7 @@ import pytest
 from eventing.errors import ChannelUnavailableError
 from eventing.journal.documents import Match, Trace
 from eventing.journal.failures import FailureLog
-from eventing.journal.merge import merged_standings, merged_traces
+from eventing.journal.joined import joined_standing, joined_trace
 from eventing.journal.standing import standing
 from eventing.journal.story import trace
 from eventing.journal.tail import Wanted, feed
@@ -41,7 +41,7 @@ async def until(probe: Callable[[], Awaitable[Any]]) -> Any:
 
 
 async def asked(query: str, *rigs: DataPlaneRig) -> Trace:
-    return merged_traces([await trace(rig.journal, query) for rig in rigs])
+    return joined_trace([await trace(rig.journal, query) for rig in rigs])
 
 
 async def states(query: str, *rigs: DataPlaneRig) -> dict[str, str]:
@@ -98,7 +98,7 @@ async def test_tail_and_logs_name_the_receipt_that_the_producer_got(caplog: pyte
         assert [(each.kind, each.receipt, each.id) for each in entries] == [("attempt", receipt, "1")] * 2
         assert {vars(record).get("receipt") for record in caplog.records if record.message == "event dropped"} == {receipt}
         situations = [(rig, rig.table.situation("default/s")) for rig in (one, two)]
-        stands = merged_standings([await standing(rig.journal, situation) for rig, situation in situations if situation])
+        stands = joined_standing([await standing(rig.journal, situation) for rig, situation in situations if situation])
         assert (stands.counts.accepted, stands.counts.dropped) == (1, {"NoDeadLetterSink": 1})
         assert stands.last_failure is not None
         assert (stands.last_failure.id, stands.last_failure.receipt) == ("1", receipt)

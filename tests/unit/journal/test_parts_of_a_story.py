@@ -11,7 +11,7 @@ from msgspec import structs
 
 from eventing.journal import Decision, Journal, Rule
 from eventing.journal.documents import Match, RefusedGroup, Trace
-from eventing.journal.merge import END_STATES, merged_matches, merged_standings, merged_traces
+from eventing.journal.joined import END_STATES, joined_matches, joined_standing, joined_trace
 from eventing.journal.standing import Situation, standing
 from eventing.journal.story import trace
 from eventing.testing.clock import VirtualClock
@@ -103,7 +103,7 @@ def test_exactly_one_end_for_each_event_and_subscription(acceptor: int, ways: li
                 attempts[receipt, uid] += 1
     for number, receipt in enumerate(receipts):
         for query in (receipt, f"event-{number}"):
-            (match,) = merged_traces([processes[at].asked(query) for at in order]).matches
+            (match,) = joined_trace([processes[at].asked(query) for at in order]).matches
             assert (match.receipt, match.acceptance) == (receipt, "here")
             assert Counter(each.uid for each in match.deliveries) == dict.fromkeys(UIDS, 1)
             assert {each.uid: each.state for each in match.deliveries} == {uid: end for uid, (_, end) in ways[number].items()}
@@ -122,7 +122,7 @@ def test_an_event_that_came_again_after_its_end_has_the_best_of_both() -> None:
     first.end("1", first.begin("1", "a", receipt), "a", "delivered")
     second.end("1", second.begin("1", "a", receipt), "a", "dropped")
     for processes in ((first, second), (second, first)):
-        (match,) = merged_traces([each.asked(receipt) for each in processes]).matches
+        (match,) = joined_trace([each.asked(receipt) for each in processes]).matches
         delivery = next(each for each in match.deliveries if each.uid == "a")
         assert (delivery.state, delivery.reason) == ("delivered", "")
         assert [each.outcome for each in delivery.attempts] == ["delivered", "dropped"]
@@ -136,7 +136,7 @@ def test_the_same_told_twice_is_told_once() -> None:
     process.end("1", process.begin("1", "a", receipt), "a", "dropped")
     answer = process.asked("1")
     on_disk = structs.replace(answer.matches[0], kept="disk", deliveries=answer.matches[0].deliveries[:1], not_due=[])
-    merged = merged_matches([*answer.matches, on_disk, on_disk])
+    merged = joined_matches([*answer.matches, on_disk, on_disk])
     assert merged == answer.matches
 
 
@@ -146,7 +146,7 @@ def test_what_nobody_knows_any_more_is_not_called_pending() -> None:
     (here,) = process.asked(process.accept("1")).matches
     forgotten = structs.replace(here.deliveries[0], state="unknown", reason="Overwritten")
     elsewhere = structs.replace(here, acceptance="elsewhere", deliveries=[forgotten])
-    (match,) = merged_matches([here, elsewhere])
+    (match,) = joined_matches([here, elsewhere])
     assert [each.state for each in match.deliveries] == ["unknown", "pending", "pending"]
 
 
@@ -158,7 +158,7 @@ def _refused(count: int, window_s: float, reason: str = "ce-id: required attribu
 
 
 def test_refusals_add_up() -> None:
-    merged = merged_traces([_refused(2, 60.0), _refused(3, 60.0), _refused(1, 60.0, "other"), _refused(0, 60.0)])
+    merged = joined_trace([_refused(2, 60.0), _refused(3, 60.0), _refused(1, 60.0, "other"), _refused(0, 60.0)])
     assert {(group.reason, group.count) for group in merged.refused_groups} == {
         ("ce-id: required attribute is missing", 5),
         ("other", 1),
@@ -167,9 +167,9 @@ def test_refusals_add_up() -> None:
 
 
 def test_refusals_of_a_longer_time_are_not_added_to_those_of_the_last_minute() -> None:
-    merged = merged_traces([_refused(0, 60.0), _refused(2, 60.0), _refused(50, 900.0)])
+    merged = joined_trace([_refused(0, 60.0), _refused(2, 60.0), _refused(50, 900.0)])
     assert ([group.count for group in merged.refused_groups], merged.refused_window_s) == ([2], 60.0)
-    merged = merged_traces([_refused(0, 60.0), _refused(50, 900.0)])
+    merged = joined_trace([_refused(0, 60.0), _refused(50, 900.0)])
     assert ([group.count for group in merged.refused_groups], merged.refused_window_s) == ([50], 900.0)
 
 
@@ -177,7 +177,7 @@ def test_refusals_are_not_told_where_any_process_accepted_it() -> None:
     clock = VirtualClock()
     process = Process(clock)
     process.accept("1")
-    merged = merged_traces([_refused(2, 60.0), process.asked("1")])
+    merged = joined_trace([_refused(2, 60.0), process.asked("1")])
     assert (len(merged.matches), merged.refused_groups, merged.refused) == (1, [], [])
     assert merged.journal.events == 1
 
@@ -199,11 +199,11 @@ def test_how_a_subscription_stands_in_all_of_them() -> None:
         return asyncio.run(standing(process.journal, situation))
 
     parts = [stands(first, 3, None), stands(second, 4, 12.0)]
-    whole = merged_standings(parts)
+    whole = joined_standing(parts)
     assert (whole.pending, whole.oldest_s, whole.in_flight, whole.concurrency) == (7, 12.0, 2, 20)
     assert (whole.counts.accepted, whole.counts.attempts, whole.counts.retrying, whole.counts.delivered) == (1, 3, 2, 1)
     assert "(2 of 3 attempts failed)" in whole.findings[0].finding
-    assert merged_standings(parts[:1]) == parts[0]
+    assert joined_standing(parts[:1]) == parts[0]
 
 
 def _match(process: Process, query: str) -> Match:
@@ -217,8 +217,8 @@ def test_what_came_past_the_mesh_is_one_story_unless_one_subscription_met_it_twi
     first.begin("1", "a", "")
     second.begin("1", "b", "")
     second.begin("1", "c", "")
-    (match,) = merged_matches([_match(first, "1"), _match(second, "1")])
+    (match,) = joined_matches([_match(first, "1"), _match(second, "1")])
     assert {each.uid for each in match.deliveries} == set(UIDS)
     again = Process(clock)
     again.begin("1", "a", "")
-    assert len(merged_matches([_match(first, "1"), _match(again, "1")])) == 2
+    assert len(joined_matches([_match(first, "1"), _match(again, "1")])) == 2

@@ -334,6 +334,10 @@ class ChannelFactory(Protocol):
     def options(self) -> frozenset[str]:
         """Annotations of a Subscription that this back end reads, beside those that begin with `eventing-mesh.dev/`."""
 
+    def configuration(self, address: str) -> Mapping[str, str]:
+        """The data of `config_map` that lead to the back end at `address`, as it is given at the command line. Raises ValueError
+        saying what is wrong with it, or that this back end is found in no such way."""
+
     def provisioner(self, settings: BackEndSettings) -> Provisioner: ...
 
     def open(self, channel: Object, host: ChannelHost) -> Channel:

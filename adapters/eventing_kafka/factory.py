@@ -3,6 +3,7 @@
 The kind needs no Kafka client. Where none is installed, channels of the kind can be made and say what is missing.
 """
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Final
 
@@ -10,6 +11,7 @@ from eventing.channels import BackEndSettings, Channel, ChannelConditions, Chann
 from eventing.resources.kinds import Kind, Object
 from eventing.resources.subscribers import Subscriber
 from eventing_kafka.names import CONFIG_MAP, SUBSCRIPTION_OPTIONS
+from eventing_kafka.settings import bootstrap_servers
 
 __all__ = ["KafkaChannelFactory"]
 
@@ -60,6 +62,9 @@ class KafkaChannelFactory:
         from eventing_kafka.kind import KAFKA_CHANNEL
 
         return KAFKA_CHANNEL
+
+    def configuration(self, address: str) -> Mapping[str, str]:
+        return {"bootstrap.servers": ",".join(bootstrap_servers(address))}
 
     def provisioner(self, settings: BackEndSettings) -> Provisioner:
         if self.missing:

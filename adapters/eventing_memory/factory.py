@@ -1,5 +1,7 @@
 """What the mesh gets from this back end: its kind, its (empty) provision half, its channels."""
 
+from collections.abc import Mapping
+
 from eventing.channels import BackEndSettings, Channel, ChannelConditions, ChannelHost, Provisioned, Provisioner
 from eventing.resources.kinds import Kind, Object
 from eventing.resources.subscribers import Subscriber
@@ -43,6 +45,9 @@ class MemoryChannelFactory:
         from eventing_memory.kind import IN_MEMORY_CHANNEL
 
         return IN_MEMORY_CHANNEL
+
+    def configuration(self, address: str) -> Mapping[str, str]:
+        raise ValueError("in-memory channels are in the mesh itself")
 
     def provisioner(self, settings: BackEndSettings) -> Provisioner:
         return MemoryProvisioner()

@@ -99,6 +99,15 @@ def up(
             help="Never deliver to these addresses, as in 10.0.0.0/8; link-local and metadata addresses are denied already.",
         ),
     ] = None,
+    kafka: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT[,…]",
+            envvar="EVENTING_KAFKA",
+            show_default=False,
+            help="Kafka's servers, for KafkaChannels: written into ConfigMap knative-eventing/kafka-channel-config.",
+        ),
+    ] = "",
     filename: Annotated[
         list[str] | None,
         typer.Option(
@@ -151,6 +160,7 @@ def up(
         workers=workers,
         bin_dir="" if shutil.which("eventing") else str(Path(sys.executable).parent),
         manifests_fd=_spool(filename) if filename else None,
+        config_maps=_config_maps(kafka),
         ingress=_ingress(max_event_size, ingress_cert, ingress_key, ingress_ca),
         delivery=_delivery(allow_range or (), deny_range or ()),
     )
@@ -193,6 +203,17 @@ def _delivery(allow: Sequence[str], deny: Sequence[str]) -> DeliverySettings:
         except ValueError as error:
             raise typer.BadParameter(f"{error}; as in 10.0.0.0/8 or 192.0.2.1", param_hint=option) from error
     return DeliverySettings(tuple(allow), tuple(deny))
+
+
+def _config_maps(kafka: str) -> dict[str, dict[str, str]]:
+    if not kafka:
+        return {}
+    from eventing.runtime.back_ends import config_maps_of
+
+    try:
+        return config_maps_of({"kafka": kafka})
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--kafka") from error
 
 
 def _spool(sources: list[str]) -> int:

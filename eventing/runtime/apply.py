@@ -1,12 +1,16 @@
 """Server-side apply of manifests."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 from eventing.errors import ApiError, ApiUnavailableError, ObjectNotFoundError, StartError
-from eventing.kube import KubeClient
+from eventing.kube import SETTINGS_NAMESPACE, KubeClient
+from eventing.resources.core import CONFIG_MAP
 from eventing.runtime.manifests import FIELD_MANAGER, Manifest
 
-__all__ = ["apply"]
+__all__ = ["apply", "apply_config_maps"]
+
+_OPTIONS_MANAGER: Final = "eventing-up-options"  # beside that of files: what leaves a file must not take these along
 
 
 async def apply(client: KubeClient, manifests: Iterable[Manifest]) -> None:
@@ -38,3 +42,23 @@ async def apply(client: KubeClient, manifests: Iterable[Manifest]) -> None:
             raise
         except ApiError as error:
             raise StartError(f"{manifest.origin}: {name} was refused: {error.message}") from error
+
+
+async def apply_config_maps(client: KubeClient, config_maps: Mapping[str, Mapping[str, str]]) -> None:
+    """Give these keys their values; what else is in the ConfigMaps stays. Raises ApiError."""
+    for name, data in config_maps.items():
+        body = {
+            "apiVersion": CONFIG_MAP.api_version,
+            "kind": CONFIG_MAP.kind,
+            "metadata": {"name": name, "namespace": SETTINGS_NAMESPACE},
+            "data": dict(data),
+        }
+        await client.patch(
+            CONFIG_MAP,
+            SETTINGS_NAMESPACE,
+            name,
+            body,
+            content_type="application/apply-patch+yaml",
+            field_manager=_OPTIONS_MANAGER,
+            force=True,
+        )

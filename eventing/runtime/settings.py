@@ -105,6 +105,8 @@ class UpSettings:
     journal: bool = True  # keep what happens to each event, for `eventing trace`
     workers: int = 1  # data-plane processes; the admin port of each further one is the next after `metrics_port`
     manifests_fd: int | None = None  # inherited file that holds the manifests of `-f`, as JSON; None: there are none
+    # ConfigMaps of the mesh's own namespace, and the keys in them that are to have these values
+    config_maps: dict[str, dict[str, str]] = field(default_factory=dict)
     ingress: IngressSettings = field(default_factory=IngressSettings)
     delivery: DeliverySettings = field(default_factory=DeliverySettings)
 
@@ -135,6 +137,7 @@ class ChildSettings:
     stall_s: float = 30.0
     journal: bool = True
     manifests_fd: int | None = None
+    config_maps: dict[str, dict[str, str]] = field(default_factory=dict)
     ingress: IngressSettings = field(default_factory=IngressSettings)
     delivery: DeliverySettings = field(default_factory=DeliverySettings)
 

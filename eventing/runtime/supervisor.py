@@ -120,6 +120,7 @@ class Supervisor:
                     stall_s=settings.stall_s,
                     journal=settings.journal,
                     manifests_fd=settings.manifests_fd if role.name == "control" else None,
+                    config_maps=settings.config_maps if role.name == "control" else {},
                     ingress=settings.ingress,
                     delivery=settings.delivery,
                 ),
@@ -203,7 +204,7 @@ class Supervisor:
                 child.ready = True
                 self._say("ready" if not child.crashes else "ready again", role=child.role.name)
                 # Applied once: a restarted control process finds the objects in its database.
-                child.settings = replace(child.settings, manifests_fd=None)
+                child.settings = replace(child.settings, manifests_fd=None, config_maps={})
         if not (self._ready or self._stops) and all(child.ready for child in self._children.values() if child.role.essential):
             self._ready = True
             self._directory.write_endpoints(self._endpoints)

@@ -6,7 +6,7 @@ import copy
 import itertools
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -250,6 +250,9 @@ class FakeFactory:
         self.says_of_subscription: dict[str, Provisioned] = {}
         self.calls: Counter[str] = Counter()
         self.closed = False
+
+    def configuration(self, address: str) -> Mapping[str, str]:
+        raise NotImplementedError
 
     def provisioner(self, settings: BackEndSettings) -> "FakeFactory":
         self.settings = settings

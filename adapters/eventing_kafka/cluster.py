@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -14,6 +13,7 @@ from aiokafka.protocol.admin import CreateTopicsRequest, DeleteGroupsRequest, De
 from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
 from aiokafka.protocol.offset import OffsetRequest
 
+from eventing_kafka.clients import stop
 from eventing_kafka.faults import CONNECT_S, ClusterError, cause, reason_of, words_of
 from eventing_kafka.protocol import NO_ID, TopicRequest
 from eventing_kafka.settings import KafkaSettings
@@ -23,6 +23,7 @@ __all__ = ["CALL_S", "KafkaCluster", "Topic"]
 _log = logging.getLogger(__name__)
 
 CALL_S: Final = 5.0  # for one call, connecting among it
+_CLOSE_S: Final = 2.0
 _AGAIN_S: Final = 0.1  # between attempts of one call
 _AWAY_S: Final = 2.0  # after a failure calls fail at once, so that many channels do not besiege a broker that is away
 _RETENTION: Final = "retention.ms"
@@ -56,6 +57,7 @@ class KafkaCluster:
         self._failure: ClusterError | None = None
         self._fails_until = 0.0
         self._closed = False
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     # Topics.
 
@@ -188,36 +190,56 @@ class KafkaCluster:
         """Close the connections. Calls under way fail."""
         self._closed = True
         await self._disconnect()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CLOSE_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # The way there.
 
+    def _task(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        """Work that has an end of its own, and is not cancelled with who waits for it: aiokafka loses the connection that it is
+        just opening when it is cancelled."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waited for it has got it, or has given up before
+
     async def _call(self, what: str, ask: Callable[[AIOKafkaClient], Awaitable[Result]]) -> Result:
         """Ask, again where that may help, until the deadline. Raises ClusterError."""
-        loop = asyncio.get_running_loop()
-        if self._failure is not None and loop.time() < self._fails_until:
+        now = asyncio.get_running_loop().time()
+        if self._failure is not None and now < self._fails_until:
             raise self._failure
-        last: Exception | None = None
-        try:
-            async with asyncio.timeout(CALL_S):
-                while True:
-                    client = await self._connected()
-                    try:
-                        result = await ask(client)
-                    except errors.KafkaError as error:
-                        if not error.retriable:
-                            raise
-                        last = error
-                    else:
-                        self._reached()
-                        return result
-                    await asyncio.sleep(_AGAIN_S)
-        except TimeoutError:
+        task = self._task(self._ask(ask, now + CALL_S))
+        await asyncio.wait({task}, timeout=CALL_S)
+        error = task.exception() if task.done() else errors.RequestTimedOutError(f"no answer within {CALL_S:g} s")
+        if error is None:
+            self._reached()
+            return task.result()
+        if not isinstance(error, errors.KafkaError):
+            raise error
+        told = ClusterError(reason_of(error), f"{what} at {self.settings.where}: {words_of(error)}")
+        if told.reason == "KafkaUnavailable":
             # Metadata may have become so old that no broker of it is left: begin anew.
+            self._failed(told)
             await self._disconnect()
-            why = words_of(last) if last is not None else f"no answer within {CALL_S:g} s"
-            raise self._failed(ClusterError("KafkaUnavailable", f"{what} at {self.settings.where}: {why}")) from last
-        except errors.KafkaError as error:
-            raise ClusterError(reason_of(error), f"{what} at {self.settings.where}: {words_of(error)}") from error
+        raise told from error
+
+    async def _ask(self, ask: Callable[[AIOKafkaClient], Awaitable[Result]], deadline: float) -> Result:
+        while True:
+            client = await self._connected()
+            try:
+                return await ask(client)
+            except errors.KafkaError as error:
+                if not error.retriable or asyncio.get_running_loop().time() >= deadline - _AGAIN_S:
+                    raise
+            await asyncio.sleep(_AGAIN_S)
 
     def _reached(self) -> None:
         if self._failure is not None:
@@ -235,8 +257,7 @@ class KafkaCluster:
         async with self._connecting:
             if self._client is not None:
                 return self._client
-            if self._closed:
-                raise ClusterError("KafkaUnavailable", "the settings have changed meanwhile")
+            self._check_open()
             if self._failure is not None and asyncio.get_running_loop().time() < self._fails_until:
                 raise self._failure  # somebody has tried while we waited for our turn
             reached = await self._reachable()
@@ -246,26 +267,25 @@ class KafkaCluster:
             )
             try:
                 await client.bootstrap()
-            except BaseException:
+                self._check_open()
+            except (errors.KafkaError, ClusterError):
                 await client.close()
                 raise
             self._client = client
             return client
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClusterError("KafkaUnavailable", "the settings have changed meanwhile")
+
     async def _reachable(self) -> str:
         """The first server that lets us in. aiokafka's own search for it says only that it has failed."""
-        attempts = {asyncio.create_task(self._knock(server)): server for server in self.settings.servers}
         failures: dict[str, ClusterError] = {}
-        try:
-            for attempt in asyncio.as_completed(attempts):
-                server, failure = await attempt
-                if failure is None:
-                    return server
-                failures[server] = failure
-        finally:
-            for task in attempts:
-                task.cancel()
-            await asyncio.gather(*attempts, return_exceptions=True)
+        for knock in asyncio.as_completed([self._task(self._knock(server)) for server in self.settings.servers]):
+            server, failure = await knock
+            if failure is None:
+                return server
+            failures[server] = failure
         told = [failures[server] for server in self.settings.servers]
         # Of several reasons the one that waiting does not help.
         worst = next((failure for failure in told if failure.reason != "KafkaUnavailable"), told[0])
@@ -277,15 +297,14 @@ class KafkaCluster:
         options = self.settings.client_options()
         del options["bootstrap_servers"]
         try:
-            async with asyncio.timeout(CONNECT_S):
-                connection = await create_conn(
-                    host.strip("[]"),
-                    int(port),
-                    client_id=self._client_id,
-                    request_timeout_ms=int(CONNECT_S * 1000),
-                    **{"sasl_mechanism": None, **options},
-                )
-                await connection.close()
+            connection = await create_conn(
+                host.strip("[]"),
+                int(port),
+                client_id=self._client_id,
+                request_timeout_ms=int(CONNECT_S * 1000),
+                **{"sasl_mechanism": None, **options},
+            )
+            await connection.close()
         except (errors.KafkaError, OSError, TimeoutError, ValueError) as error:
             return server, ClusterError(reason_of(error), f"{server}: {cause(error, self.settings)}")
         return server, None
@@ -293,8 +312,14 @@ class KafkaCluster:
     async def _disconnect(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            with suppress(errors.KafkaError, OSError):
-                await client.close()
+            await stop(client, _Closing(client), _CLOSE_S)
+
+
+class _Closing:
+    """A client that is nothing but that, to be stopped as the others are."""
+
+    def __init__(self, client: AIOKafkaClient) -> None:
+        self.stop = client.close
 
 
 async def _metadata(client: AIOKafkaClient, name: str) -> Any:

@@ -33,8 +33,8 @@ class Mesh:
 
     `data_dir` None: a temporary one, removed at the end. `manifests` are files, directories or `-`, applied before it is
     ready. A port of 0 picks a free one. `ingress` is how events come in, https among it;
-    `delivery` where they may go; `kafka` where KafkaChannels are kept, HOST:PORT or several with commas between. Raises StartError
-    where it cannot start, ValueError for a `kafka` that is nothing of the kind.
+    `delivery` where they may go; `kafka` where KafkaChannels are kept, HOST:PORT or several with commas between. Raises
+    StartError where it cannot start, ValueError for a `kafka` that is nothing of the kind.
     """
 
     def __init__(

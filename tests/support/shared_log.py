@@ -208,6 +208,9 @@ class SharedLogFactory:
         self.kind = memory.kind
         self.conditions = memory.conditions
 
+    def configuration(self, address: str) -> dict[str, str]:
+        raise ValueError("it is in the test")
+
     def provisioner(self, settings: object) -> Provisioner:
         return LogProvisioner()
 

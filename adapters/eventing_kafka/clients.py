@@ -1,44 +1,73 @@
 """Starting and ending aiokafka's clients without leaving a connection behind.
 
-Whatever of aiokafka is cancelled while it opens a connection loses it. So starts are not cancelled but end by their own
-time-outs, and no new connection is begun while a client is being stopped.
+Whatever of aiokafka is cancelled while it opens a connection loses it. So nothing is cancelled before the connection that is
+being opened is there, or has failed by its own time-out, and no other is begun meanwhile.
 """
 
 import asyncio
 import logging
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
-__all__ = ["stop", "told"]
+from aiokafka.errors import KafkaError
+
+__all__ = ["start", "stop", "told"]
 
 logger = logging.getLogger(__name__)
 
 _HOLD_S: Final = 1.0
 
 
-async def stop(client: Any, stoppable: Any, within_s: float) -> None:
-    """Stop a consumer, producer or admin client (`stoppable`), of which `client` is the inner one; not longer than `within_s`,
-    then its connections are closed under it."""
-    lock = client._get_conn_lock  # noqa: SLF001 - held: nobody opens a connection that is then cancelled half way
-    held = False
-    with suppress(TimeoutError):
-        async with asyncio.timeout(min(_HOLD_S, within_s)):
-            held = await lock.acquire()
-    task = asyncio.get_running_loop().create_task(stoppable.stop())
+async def start(client: Any, startable: Any, within_s: float) -> None:
+    """Start a consumer or producer (`startable`), of which `client` is the inner one.
+
+    Raises KafkaError, OSError or TimeoutError."""
+    task = asyncio.get_running_loop().create_task(startable.start())
     try:
+        await asyncio.wait({task}, timeout=within_s)
+    finally:
+        if not task.done():
+            async with _connecting_held(client, within_s):
+                task.cancel()
+            await asyncio.wait({task})
+    if task.cancelled():
+        raise TimeoutError
+    task.result()
+
+
+async def stop(client: Any, stoppable: Any, within_s: float) -> None:
+    """Stop it; not longer than `within_s`, then its connections are closed under it."""
+    until = asyncio.get_running_loop().time() + within_s
+    async with _connecting_held(client, within_s):
+        task = asyncio.get_running_loop().create_task(stoppable.stop())
         # Who needs a connection to say goodbye and has none gets one after that.
         await asyncio.wait({task}, timeout=min(_HOLD_S, within_s))
-    finally:
-        if held:
-            lock.release()
     if not task.done():
-        await asyncio.wait({task}, timeout=max(0.0, within_s - _HOLD_S))
+        await asyncio.wait({task}, timeout=max(0.0, until - asyncio.get_running_loop().time()))
     if not task.done():
         task.cancel()
         await client.close()
         await asyncio.wait({task})
     if not task.cancelled() and (error := task.exception()) is not None:
+        if not isinstance(error, KafkaError | OSError | TimeoutError):
+            raise error
         logger.debug("stopping a client of Kafka: %s", told(error))
+
+
+@asynccontextmanager
+async def _connecting_held(client: Any, within_s: float) -> AsyncIterator[None]:
+    """Nobody opens a connection meanwhile. Waits for one that is being opened, but not longer than `within_s`."""
+    lock = client._get_conn_lock  # noqa: SLF001 - the client has no way to say this
+    held = False
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            held = await lock.acquire()
+    try:
+        yield
+    finally:
+        if held:
+            lock.release()
 
 
 def told(error: BaseException | None) -> str:

@@ -164,7 +164,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _live(self, consumer: AIOKafkaConsumer) -> None:
         """The life of one client, until asked to renew or until something fails."""
         try:
-            await consumer.start()
+            await clients.start(consumer._client, consumer, 2 * REQUEST_TIMEOUT_MS / 1000)  # noqa: SLF001
             if self._renew.is_set():
                 return
             self._consumer = consumer

@@ -78,6 +78,8 @@ class Producer:
         self.receipts = receipts.encode()
         self.timeout_s = timeout_s
         self.failure = ""
+        self.silent = ""  # why nothing is sent although the client believes to be connected; "" while it is heard of
+        self.confirmed = 0.0  # when a batch was last acknowledged
         self.retry_after = 1.0
         self._settings = settings
         self._client_id = client_id
@@ -115,7 +117,7 @@ class Producer:
             del self._topics[topic.name]
             self._looks.pop(topic.name).cancel()
             self._track()
-        topic.expire(float("inf"))
+        topic.expire(float("inf"), "the channel was closed before Kafka acknowledged")
 
     async def release(self, deadline: float) -> None:
         """One user less; the last one ends it, by `deadline` (of the clock)."""
@@ -173,7 +175,9 @@ class Producer:
             elif not batch.overdue:
                 topic.end(batch, f"the topic {topic.name} takes smaller messages than it did; try again", maybe_stored=False)
             self.look(topic)
-        elif isinstance(error, (UnknownTopicOrPartitionError, TopicAuthorizationFailedError)) or self._leaderless(topic):
+        elif isinstance(error, (UnknownTopicOrPartitionError, TopicAuthorizationFailedError)) or (
+            client is self._client and self._leaderless(topic)
+        ):
             text = _about(error, topic.name)
             if not batch.overdue:
                 topic.end(batch, text, maybe_stored=False)
@@ -189,7 +193,12 @@ class Producer:
             self._broken.set()
 
     def _leaderless(self, topic: Topic) -> bool:
-        return self._client is None or self._client.client.cluster.partitions_for_topic(topic.name) is None
+        return self._client is not None and self._client.client.cluster.partitions_for_topic(topic.name) is None
+
+    def overdue(self, since: float) -> None:
+        """A batch has waited since then, and in vain."""
+        if self.confirmed < since:
+            self.silent = f"Kafka at {self._settings.where} does not answer"
 
     def watch(self) -> None:
         """Something is waited for: keep its deadline."""
@@ -211,7 +220,7 @@ class Producer:
             self._broken.clear()
             client = self._made()
             try:
-                await self._start(client)
+                await clients.start(client.client, client, _START_S)
             except (KafkaError, OSError, TimeoutError) as error:
                 self._unreachable(error, backoff)
                 self._end(client, 1.0)
@@ -234,17 +243,6 @@ class Producer:
                     await client.client.force_metadata_update()
                 topic.flush()
             await self._broken.wait()
-
-    async def _start(self, client: AIOKafkaProducer) -> None:
-        """Start it; a start that does not end by itself is given up, with its connections."""
-        task = self._loop.create_task(client.start())
-        await asyncio.wait({task}, timeout=_START_S)
-        if not task.done():
-            await client.client.close()
-            task.cancel()
-            await asyncio.wait({task})
-            raise TimeoutError
-        task.result()
 
     def _made(self) -> AIOKafkaProducer:
         return AIOKafkaProducer(
@@ -333,12 +331,19 @@ class Producer:
 
 async def _stop(client: AIOKafkaProducer, within_s: float) -> None:
     """Stop a client, with what it has under way, but within a time."""
-    with suppress(TimeoutError, KafkaError, OSError):
-        async with asyncio.timeout(within_s):
-            accumulator = client._message_accumulator  # noqa: SLF001 - there is no other way to let go of what it retries
-            await accumulator.flush()
+    accumulator = client._message_accumulator  # noqa: SLF001 - there is no other way to let go of what it retries for ever
+    sending = client._sender.sender_task  # noqa: SLF001
+    if sending is not None and not sending.done():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s / 2):
+                await accumulator.flush()
+        # The first has it wait for the requests under way, the second has it not.
+        for _ in range(2):
+            sending.cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait({sending})
     accumulator.fail_all(KafkaError("the client has been closed"))
-    await clients.stop(client.client, client, max(1.0, within_s))
+    await clients.stop(client.client, client, max(1.0, within_s / 2))
 
 
 def _at_once(coroutine: Coroutine[Any, Any, "asyncio.Future[Any]"]) -> "asyncio.Future[Any]":

@@ -14,7 +14,7 @@ from aiokafka.partitioner import murmur2
 
 from eventing.bindings.kafka import encode
 from eventing.channels import Budget
-from eventing.errors import ChannelFullError, ChannelUnavailableError, EventTooLargeError
+from eventing.errors import ChannelError, ChannelFullError, ChannelUnavailableError, EventTooLargeError
 from eventing.event import Event
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class Waiter(Protocol):
 
     def set_exception(self, exception: BaseException, /) -> object: ...
 
+    def exception(self) -> object: ...
+
 
 class _Several:
     """A published batch of several events, of which parts are in several batches of records: done when all are."""
@@ -63,6 +65,9 @@ class _Several:
 
     def set_exception(self, exception: BaseException, /) -> None:
         self._future.set_exception(exception)
+
+    def exception(self) -> object:
+        return self._future.exception()
 
 
 class Batch:
@@ -120,7 +125,7 @@ class Topic:
     def publish(self, events: Sequence[Event]) -> "asyncio.Future[None]":
         """Raises what Channel.publish raises; nothing of the batch is then sent."""
         producer = self._producer
-        if producer.failure or self.refused:
+        if producer.failure or producer.silent or self.refused:
             self._refuse()
         limit = self.max_event_bytes
         total = 0
@@ -149,7 +154,7 @@ class Topic:
         return future
 
     def _refuse(self) -> None:
-        reason = self._producer.failure or self.failure
+        reason = self._producer.failure or self._producer.silent or self.failure
         raise ChannelUnavailableError(reason, retry_after=self._producer.retry_after)
 
     def _put(self, events: Sequence[Event], future: "asyncio.Future[None]", now: float) -> None:
@@ -237,7 +242,7 @@ class Topic:
                         raise EventTooLargeError(f"an event is more than the topic {self.name} takes, which is {limit} bytes")
                     self._put(events, future, since)
                 except (ChannelUnavailableError, EventTooLargeError) as error:
-                    future.set_exception(error)
+                    _fail(future, error)
 
     def unknown(self, failure: str) -> None:
         """The topic is not there, or may not be written: what is queued fails, and what comes is refused until it is known."""
@@ -249,7 +254,7 @@ class Topic:
         early, self._early = self._early, deque()
         for _, future, _, size in early:
             self._let_go(size)
-            _fail(future, failure, stored=False)
+            _fail(future, _unavailable(failure))
         for partition in self.partitions:
             while partition.queue:
                 self.end(partition.queue.popleft(), failure, maybe_stored=False)
@@ -258,7 +263,7 @@ class Topic:
         """The batch failed, and this process no longer holds it."""
         self._let_go(batch.size - BATCH_OVERHEAD)
         for waiter in batch.waiters:
-            _fail(waiter, failure, stored=maybe_stored)
+            _fail(waiter, _unavailable(failure, maybe_stored=maybe_stored))
 
     def flush(self) -> None:
         """Send what waits and has no batch of its partition before it."""
@@ -281,8 +286,10 @@ class Topic:
 
     def _sent(self, partition: Partition, batch: Batch, client: object, future: "asyncio.Future[Any]") -> None:
         partition.under_way = None
+        self._producer.silent = ""
         error = None if future.cancelled() else future.exception()
         if error is None and not future.cancelled():
+            self._producer.confirmed = self._producer.clock()
             if not batch.overdue:
                 self._let_go(batch.size - BATCH_OVERHEAD)
                 for waiter in batch.waiters:
@@ -299,21 +306,21 @@ class Topic:
             return
         self._let_go(batch.size - BATCH_OVERHEAD)
         for waiter in batch.waiters:
-            if not waiter.done():
-                waiter.set_exception(EventTooLargeError(f"the topic {self.name} takes no event so large, at most {limit} bytes"))
+            _fail(waiter, EventTooLargeError(f"the topic {self.name} takes no event so large, at most {limit} bytes"))
 
-    def expire(self, due: float) -> bool:
+    def expire(self, due: float, why: str = "") -> bool:
         """Fail what was published before `due`; whether anything is still waited for."""
         waiting = False
-        failure = f"Kafka did not acknowledge within {self._producer.timeout_s:g} s"
+        failure = why or f"Kafka did not acknowledge within {self._producer.timeout_s:g} s"
         while self._early and self._early[0][2] <= due:
             _, future, _, size = self._early.popleft()
             self._let_go(size)
-            _fail(future, f"{failure}; {self.failure}", stored=False)
+            _fail(future, _unavailable(f"{failure}; {self.failure}"))
         for partition in self.partitions:
             under_way = partition.under_way
             if under_way is not None and under_way.since <= due and not under_way.overdue:
                 under_way.overdue = True
+                self._producer.overdue(under_way.since)
                 self.end(under_way, failure, maybe_stored=True)
             while partition.queue and partition.queue[0].since <= due:
                 self.end(partition.queue.popleft(), failure, maybe_stored=False)
@@ -349,6 +356,11 @@ def _weight(event: Event) -> int:
     return size
 
 
-def _fail(waiter: Waiter, failure: str, *, stored: bool) -> None:
+def _fail(waiter: Waiter, error: ChannelError) -> None:
     if not waiter.done():
-        waiter.set_exception(ChannelUnavailableError(failure, maybe_stored=stored))
+        waiter.set_exception(error)
+        waiter.exception()  # so that asyncio does not complain of those that nobody looks at
+
+
+def _unavailable(failure: str, *, maybe_stored: bool = False) -> ChannelUnavailableError:
+    return ChannelUnavailableError(failure, maybe_stored=maybe_stored)

@@ -1,18 +1,27 @@
 """What the contract suite needs of a Kafka channel: real topics on the session's broker, one set per test."""
 
+import asyncio
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from eventing.channels import BackEndSettings, Budget, Channel, ChannelHost, Provisioner, channel_factories
+from eventing.channels import BackEndSettings, Budget, Channel, ChannelHost, Order, Provisioner, channel_factories
 from eventing.resources.kinds import Object
-from eventing.testing.channels import ChannelHarness
+from eventing.testing.channels import WITHIN_S, ChannelHarness, RecordingConsumer, Subscriber, subscription
 
-__all__ = ["KafkaHarness"]
+__all__ = ["KafkaHarness", "until"]
+
+
+async def until(condition: Callable[[], object], what: str, within_s: float = 3 * WITHIN_S) -> None:
+    """Wait for a condition; fails, saying `what` did not come."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
+        await asyncio.sleep(0.01)
 
 
 class KafkaHarness(ChannelHarness):
@@ -53,6 +62,19 @@ class KafkaHarness(ChannelHarness):
         )
         self.opened.append(channel)
         return channel
+
+    async def subscribe(
+        self, channel: Channel, uid: str = "uid-1", order: Order = Order.NONE, annotations: Mapping[str, str] | None = None
+    ) -> Subscriber:
+        """A cursor of a subscription that is due from now on, or was before."""
+        await self.provisioner.ensure_subscription(self.channel, subscription(uid, annotations))
+        return self.attach(channel, uid, order, annotations)
+
+    def attach(
+        self, channel: Channel, uid: str = "uid-1", order: Order = Order.NONE, annotations: Mapping[str, str] | None = None
+    ) -> Subscriber:
+        consumer = RecordingConsumer()
+        return Subscriber(channel.attach(subscription(uid, annotations), consumer, order=order), consumer)
 
     @property
     def channel(self) -> Object:

@@ -73,7 +73,8 @@ def test_send_prints_a_receipt_that_trace_takes_also_by_https(tmp_path: Path, su
 def test_the_data_directory_while_it_runs_and_after(tmp_path: Path) -> None:
     with Up(tmp_path / "data") as mesh:
         endpoints = mesh.ready().endpoints
-        assert list(endpoints) == ["api", "ingress", "metrics"]
+        assert list(endpoints) == ["api", "ingress", "metrics", "data_planes"]
+        assert endpoints.pop("data_planes") == {"embedded": endpoints["metrics"]}
         assert endpoints["api"].startswith("https://127.0.0.1:")
         for url in endpoints.values():
             assert url in mesh.said or url == endpoints["api"]

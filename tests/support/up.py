@@ -67,10 +67,10 @@ class Up:
         return self._log.read_text()
 
     @property
-    def endpoints(self) -> dict[str, str]:
+    def endpoints(self) -> dict[str, Any]:
         """What is in endpoints.json; {} where it is not there."""
         try:
-            found: dict[str, str] = json.loads((self.data_dir / "endpoints.json").read_text())
+            found: dict[str, Any] = json.loads((self.data_dir / "endpoints.json").read_text())
         except FileNotFoundError:
             return {}
         return found

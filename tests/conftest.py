@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.docker import compose
 from tests.support.kafka import fixtures
 from tests.support.kafka.back_end import REMEDY, find_back_end
+from tests.support.services import Engine
 
 kafka, private_kafka, reaper = fixtures.kafka, fixtures.private_kafka, fixtures.reaper
 
@@ -84,10 +86,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     needing = [item for item in items if item.get_closest_marker("kafka")]
     if needing and find_back_end() is None:  # only asked for where it is needed: it takes a moment
         _leave_out(config, needing, "kafka", REMEDY)
+    needing = [item for item in items if item.get_closest_marker("docker")]
+    if needing and (remedy := compose.missing()):
+        _leave_out(config, needing, "docker", remedy, must=IN_CI and Engine.find() is not None)
 
 
-def _leave_out(config: pytest.Config, needing: list[pytest.Item], tool: str, remedy: str) -> None:
-    if IN_CI:
+def _leave_out(config: pytest.Config, needing: list[pytest.Item], tool: str, remedy: str, *, must: bool = IN_CI) -> None:
+    if must:
         raise pytest.UsageError(f"{len(needing)} tests need {tool}, and in CI all run: {remedy}")
     config.stash[_LEFT_OUT].append((tool, remedy, [item.nodeid for item in needing]))
     for item in needing:

@@ -164,7 +164,7 @@ class Up:
 class Subscriber:
     """An HTTP endpoint in threads of the test's own process, so that it owes nothing to the mesh."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.received: queue.Queue[Received] = queue.Queue()
         received = self.received
 
@@ -178,9 +178,10 @@ class Subscriber:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as in the class
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((host, port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-        self.url = f"http://127.0.0.1:{self._server.server_port}/"
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}/"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -191,9 +192,9 @@ class Subscriber:
         self._server.server_close()
         self._thread.join()
 
-    def get(self, identity: str) -> Received:
+    def get(self, identity: str, deadline_s: float = DEADLINE_S) -> Received:
         """The event of this id; others that come before it are let go."""
         while True:
-            headers, body = self.received.get(timeout=DEADLINE_S)
+            headers, body = self.received.get(timeout=deadline_s)
             if headers["ce-id"] == identity:
                 return headers, body

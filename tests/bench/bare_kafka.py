@@ -8,7 +8,10 @@ acknowledged it; no key.
 to the target over a pool of keep-alive connections, one request on each at a time. It reads on when fewer wait than there are
 connections. No order, no retry, no look at the answer.
 
-Neither validates, routes, times out, counts, records or refuses anything. Both print a line when they are ready: `receive` its port.
+`pair`: both in one process, as the mesh is one.
+
+None of it validates, routes, times out, counts, records or refuses anything. Each prints a line when it is ready: the port of the
+receiver, or `ready`.
 """
 
 import argparse
@@ -51,14 +54,12 @@ class Publisher(Inbound):
         self.transport.write(ACCEPTED)
 
 
-async def receive(options: argparse.Namespace) -> None:
+async def receive(options: argparse.Namespace) -> asyncio.Server:
     producer = AIOKafkaProducer(bootstrap_servers=options.bootstrap, acks="all", enable_idempotence=True)
     await producer.start()
     tasks: set[asyncio.Task[None]] = set()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Publisher(producer, options.topic, tasks), "127.0.0.1", 0, backlog=1024)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+    return await loop.create_server(lambda: Publisher(producer, options.topic, tasks), "127.0.0.1", 0, backlog=1024)
 
 
 class DrainedPool(Pool):
@@ -79,7 +80,7 @@ class Client(Outbound):
             self.pool.low.set()
 
 
-async def deliver(options: argparse.Namespace) -> None:
+async def deliver(options: argparse.Namespace, said: str) -> None:
     pool = DrainedPool(options.path, options.sink, options.connections)
     loop = asyncio.get_running_loop()
     for _ in range(options.connections):
@@ -92,7 +93,7 @@ async def deliver(options: argparse.Namespace) -> None:
         auto_commit_interval_ms=1000,
     )
     await consumer.start()
-    print("ready", flush=True)
+    print(said, flush=True)
     prefix = pool.prefixes[0]
     while True:
         batches = await consumer.getmany(timeout_ms=1000, max_records=READ_AT_ONCE)
@@ -110,14 +111,24 @@ async def deliver(options: argparse.Namespace) -> None:
             await pool.low.wait()
 
 
+async def run(options: argparse.Namespace) -> None:
+    said = "ready"
+    if options.half != "deliver":
+        server = await receive(options)
+        said = str(server.sockets[0].getsockname()[1])
+        if options.half == "receive":
+            print(said, flush=True)
+            await server.serve_forever()
+    await deliver(options, said)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="The bare pair that the Kafka channel is measured against.")
-    parser.add_argument("half", choices=["receive", "deliver"])
+    parser.add_argument("half", choices=["receive", "deliver", "pair"])
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--topic", required=True)
     parser.add_argument("--group", default="bare")
     parser.add_argument("--sink", type=int, default=0, help="port of the sink")
     parser.add_argument("--path", default="/bare", help="of the target at the sink")
     parser.add_argument("--connections", type=int, default=32, help="to the sink: how many requests are on their way at most")
-    options = parser.parse_args()
-    uvloop.run(receive(options) if options.half == "receive" else deliver(options))
+    uvloop.run(run(parser.parse_args()))

@@ -6,11 +6,12 @@ Each word has one writer; aligned 64-bit stores are atomic on every machine that
 import mmap
 from pathlib import Path
 
-__all__ = ["DELIVERED", "RECORDING", "create_board", "open_board"]
+__all__ = ["ACCEPTED", "DELIVERED", "RECORDING", "create_board", "open_board"]
 
 DELIVERED = 0  # written by the sink: deliveries ever
 RECORDING = 1  # written by the harness: 1 while latencies count
-WORDS = 2
+ACCEPTED = 2  # written by the load generator: events ever answered 202
+WORDS = 3
 
 
 def create_board(path: Path) -> memoryview:

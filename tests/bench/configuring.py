@@ -4,6 +4,8 @@ import asyncio
 import json
 import re
 import socket
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Sequence
@@ -31,8 +33,8 @@ SETTLE_S = 2.0
 class ConfiguredMesh:
     """`eventing up`, then channels and Subscriptions through the API. A context manager."""
 
-    def __init__(self, sink: int, directory: Path) -> None:
-        self._mesh = MeshSystem("mesh", sink, directory, [], 10)
+    def __init__(self, sink: int, directory: Path, *options: str) -> None:
+        self._mesh = MeshSystem("mesh", sink, directory, [], 10, *options)
         self._data = directory / "data"
         endpoints = json.loads((self._data / "endpoints.json").read_text())
         self._metrics = endpoints["metrics"]
@@ -50,6 +52,11 @@ class ConfiguredMesh:
         begin = time.monotonic()
         asyncio.run(self._apply([channel_object(name) for name in channels], subscriptions))
         return time.monotonic() - begin
+
+    def eventing(self, *arguments: str, text: str = "") -> str:
+        """A verb on this mesh, with `text` as its standard input; its output. Raises subprocess.CalledProcessError."""
+        command = [sys.executable, "-m", "eventing", *arguments, "--data-dir", str(self._data)]
+        return subprocess.run(command, input=text, check=True, stdout=subprocess.PIPE, text=True, timeout=_PATIENCE_S).stdout
 
     async def _apply(self, channels: Sequence[Object], subscriptions: Sequence[Object]) -> None:
         client = KubeClient(load_kubeconfig(self._data / "kubeconfig"), user_agent="bench")

@@ -1,7 +1,8 @@
 """The load generator: POSTs CloudEvents in binary mode over keep-alive connections, without pipelining.
 
 Closed loop (default): at most `--window` events are on their way at once, counted until their *last delivery*: the sink
-rings a doorbell, the board says how many deliveries there were. Nothing can pile up unseen between the two.
+rings a doorbell, the board says how many deliveries there were. Nothing can pile up unseen between the two. With `--fan-out 0`
+nothing is to be delivered, and an event is on its way until its answer.
 Open loop (`--rate`): events are due at a fixed rate whatever happens; each carries the moment at which it became due, so
 that an event that had to wait for a free connection is charged with the wait.
 
@@ -21,7 +22,7 @@ from typing import cast
 
 import uvloop
 
-from tests.bench.board import DELIVERED, open_board
+from tests.bench.board import ACCEPTED, DELIVERED, open_board
 
 TICK_S = 0.001
 
@@ -63,7 +64,9 @@ class Load:
         producer.transport.write(b'%bload-%d\r\n\r\n{"at":"%020d%b' % (self.head, self.sent, stamp, self.pad))
 
     def on_their_way(self) -> int:
-        """Events sent, not refused, whose last delivery has not been seen."""
+        """Events sent, not refused, whose last delivery has not been seen; where there is none, whose answer has not."""
+        if not self.fan_out:
+            return self.sent - self.statuses.total()
         return self.sent - self.refused - (self.board[DELIVERED] - self.base) // self.fan_out
 
     def pump(self) -> None:
@@ -114,7 +117,10 @@ class Producer(asyncio.Protocol):
         self.rest = b""
         load = self.load
         load.statuses[int(data[9:12])] += 1
-        load.refused += data[9:12] != b"202"
+        if data[9:12] == b"202":
+            load.board[ACCEPTED] += 1
+        else:
+            load.refused += 1
         load.idle.append(self)
         load.pump()
 

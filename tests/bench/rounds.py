@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
 
-from tests.bench.board import DELIVERED, RECORDING, create_board
+from tests.bench.board import ACCEPTED, DELIVERED, RECORDING, create_board
 from tests.bench.processes import cpu_ns
 from tests.bench.systems import Case, System, python, read_port
 
@@ -20,7 +20,7 @@ PRODUCERS = 64  # connections of the open loop
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """One closed-loop round of one system."""
+    """One closed-loop round of one system. Where nothing is to be delivered (fan-out 0), an acceptance counts as a delivery."""
 
     deliveries_per_s: float
     cpu_us: float  # per delivery, of the process under test
@@ -70,9 +70,10 @@ class Rig:
     def throughput(self, system: System, case: Case, warm_up_s: float, seconds: float) -> Throughput:
         load = self._load(system, case, "--window", str(case.window), "--connections", str(max(case.window, 8)))
         time.sleep(warm_up_s)
-        begin = self._sample(system)
+        counted = DELIVERED if case.fan_out else ACCEPTED
+        begin = self.sample(system, counted)
         time.sleep(seconds)
-        elapsed, cpu, deliveries = (b - a for a, b in zip(begin, self._sample(system), strict=True))
+        elapsed, cpu, deliveries = (b - a for a, b in zip(begin, self.sample(system, counted), strict=True))
         self._finish(load, system, case)
         if deliveries == 0:
             raise RuntimeError(f"{system.name}: nothing was delivered in {seconds} s ({case})")
@@ -81,11 +82,11 @@ class Rig:
     def latency(self, system: System, case: Case, rate: int, warm_up_s: float, seconds: float) -> Latency:
         load = self._load(system, case, "--rate", str(rate), "--connections", str(PRODUCERS))
         time.sleep(warm_up_s)
-        begin = self._sample(system)
+        begin = self.sample(system)
         self.board[RECORDING] = 1
         time.sleep(seconds)
         self.board[RECORDING] = 0
-        _, cpu, deliveries = (b - a for a, b in zip(begin, self._sample(system), strict=True))
+        _, cpu, deliveries = (b - a for a, b in zip(begin, self.sample(system), strict=True))
         result, report = self._finish(load, system, case)
         p50, p99 = report["p50_ms"], report["p99_ms"]
         if not isinstance(p50, float) or not isinstance(p99, float):
@@ -104,9 +105,10 @@ class Rig:
             raise RuntimeError(f"{system.name}: the load generator did not start")
         return load
 
-    def _sample(self, system: System) -> tuple[int, int, int]:
+    def sample(self, system: System, counted: int = DELIVERED) -> tuple[int, int, int]:
+        """Now, the CPU time of the system and what the board has counted, times in ns."""
         try:
-            return time.monotonic_ns(), cpu_ns(system.pid), self.board[DELIVERED]
+            return time.monotonic_ns(), cpu_ns(system.pid), self.board[counted]
         except (FileNotFoundError, ProcessLookupError) as error:
             raise RuntimeError(f"{system.name}: process {system.pid} ended while it was measured") from error
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":  # so that `python tests/bench/run.py` finds its siblings under their one name
     sys.path[0] = str(ROOT)
 
-from tests.bench import control_plane, stages  # noqa: E402
+from tests.bench import control_plane, kafka_channel, stages  # noqa: E402
 from tests.bench.bounds import BOUNDS  # noqa: E402
 from tests.bench.processes import command_line, memory_kib, peak_memory_kib  # noqa: E402
 from tests.bench.report import (  # noqa: E402
@@ -49,7 +49,12 @@ HEAVIER = [
 ]
 # What else `make bench` measures: title → a function that is told whether to be quick, prints what it finds as it goes, and returns
 # lines of Markdown. They run after the cases, alone on the machine.
-SECTIONS: dict[str, Callable[[bool], list[str]]] = {"stages": stages.section, **BOUNDS, "control-plane": control_plane.section}
+SECTIONS: dict[str, Callable[[bool], list[str]]] = {
+    "stages": stages.section,
+    **BOUNDS,
+    "control-plane": control_plane.section,
+    "kafka": kafka_channel.section,
+}
 
 
 def arguments() -> argparse.Namespace:

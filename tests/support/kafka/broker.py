@@ -50,7 +50,9 @@ class KafkaBroker:
     written to. SASL takes USER with PASSWORD in PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512.
     """
 
-    def __init__(self, back_end: BackEnd, reaper: Reaper, *, properties: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, back_end: BackEnd, reaper: Reaper, *, properties: Mapping[str, str] | None = None, jvm: str = _JVM
+    ) -> None:
         self.back_end = back_end
         self._ports = _Listeners(*reserve_ports(len(_Listeners.__dataclass_fields__)))
         self._directory = Path(tempfile.mkdtemp(prefix="eventing-mesh-kafka-"))
@@ -69,7 +71,7 @@ class KafkaBroker:
         (files / "server.properties").write_text(self._properties(bind, data, properties or {}))
         (files / "launch.sh").write_text(_LAUNCH.format(home=home, data=data, at=at, user=USER, password=PASSWORD))
         command = ["/bin/sh", f"{at}/launch.sh"]
-        environment = {"KAFKA_HEAP_OPTS": _HEAP, "KAFKA_JVM_PERFORMANCE_OPTS": _JVM}
+        environment = {"KAFKA_HEAP_OPTS": _HEAP, "KAFKA_JVM_PERFORMANCE_OPTS": jvm}
         self._service: Service
         if engine is None:
             self._service = ProcessService(command, reaper=reaper, directory=self._directory, environment=environment)

@@ -1,0 +1,326 @@
+"""What the Kafka channel costs beside a bare pair of aiokafka clients (`bare_kafka.py`), on the same broker.
+
+A section of `make bench`; alone: `python -m tests.bench.kafka_channel`. Needs a Kafka, as the tests do.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT = Path(__file__).resolve().parents[2]
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)
+
+from tests.bench.board import DELIVERED  # noqa: E402
+from tests.bench.configuring import ConfiguredMesh, Entrance  # noqa: E402
+from tests.bench.report import grid  # noqa: E402
+from tests.bench.rounds import Range, Rig, Throughput, latencies, throughputs  # noqa: E402
+from tests.bench.systems import Case, System, python, read_port  # noqa: E402
+from tests.support.kafka.back_end import REMEDY, find_back_end  # noqa: E402
+from tests.support.kafka.broker import KafkaBroker  # noqa: E402
+from tests.support.reaper import Reaper  # noqa: E402
+
+__all__ = ["section"]
+
+PARTITIONS: Final = 16
+UNORDERED: Final = 32  # requests on their way at most in order `none`; in order `partition` it is one for each partition
+SIZE: Final = 512
+GOAL: Final = 0.5
+STOCK_RATE: Final = 80_000  # events per second that nobody here delivers: so many are in stock for each second measured
+TITLE: Final = "## Through Kafka"
+_JVM: Final = "-XX:+UseSerialGC"
+_PATIENCE_S: Final = 60.0
+_STARTED: Final = 300  # deliveries after which a round is under way
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Rounds of the same thing by the bare clients and by the mesh."""
+
+    bare: Sequence[Throughput]
+    mesh: Sequence[Throughput]
+
+    def row(self, what: str) -> tuple[str, ...]:
+        ratio = Range.of([ours.deliveries_per_s / its.deliveries_per_s for ours, its in zip(self.mesh, self.bare, strict=True)])
+        sides = [
+            (Range.of([one.deliveries_per_s for one in side]), Range.of([one.cpu_us for one in side]))
+            for side in (self.bare, self.mesh)
+        ]
+        (bare_speed, bare_cpu), (mesh_speed, mesh_cpu) = sides
+        return (
+            what, _shown(bare_speed, ",.0f"), _shown(mesh_speed, ",.0f"), _shown(ratio, ".0%"),
+            _shown(bare_cpu, ".0f"), _shown(mesh_cpu, ".0f"),
+        )  # fmt: skip
+
+
+def _shown(values: Range, form: str) -> str:
+    if values.low == values.high:
+        return f"{values.middle:{form}}"
+    return f"{values.middle:{form}} ({values.low:{form}} to {values.high:{form}})"
+
+
+def section(quick: bool) -> list[str]:
+    """The part of docs/benchmarks.md."""
+    back_end = find_back_end()
+    if back_end is None:
+        return _said(TITLE, "", f"Left out, since there was no Kafka: {REMEDY}.")
+    with ExitStack() as stack:
+        reaper = Reaper()
+        stack.callback(reaper.close)
+        # As brokers run, and not as the tests' do, which are to start quickly.
+        broker = KafkaBroker(back_end, reaper, jvm=_JVM)
+        stack.callback(broker.remove)
+        broker.start()
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="eventing-bench-")))
+        rig = Rig(directory)
+        stack.callback(rig.close)
+        mesh = stack.enter_context(ConfiguredMesh(rig.port, directory / "mesh", "--kafka", broker.bootstrap))
+        return KafkaBench(rig, mesh, broker.bootstrap, quick).lines(str(back_end))
+
+
+class KafkaBench:
+    """All that is measured on one broker with one mesh."""
+
+    def __init__(self, rig: Rig, mesh: ConfiguredMesh, bootstrap: str, quick: bool) -> None:
+        self._rig = rig
+        self._mesh = mesh
+        self._bootstrap = bootstrap
+        self._rounds = 1 if quick else 5
+        self._seconds = 0.8 if quick else 2.0
+        self._warm_up_s = 0.3 if quick else 1.0
+        self._stock = int(STOCK_RATE * (self._seconds + self._warm_up_s) * (0.5 if quick else 1.0))
+
+    def lines(self, where: str) -> list[str]:
+        published = self.publish()
+        _said(" | ".join(published.row("publish")))
+        asyncio.run(self._make_stock())
+        ordered = self.deliver("ordered", PARTITIONS)
+        _said(" | ".join(ordered.row("deliver, ordered")))
+        unordered = self.deliver("unordered", UNORDERED)
+        _said(" | ".join(unordered.row("deliver, unordered")))
+        through, timed = self.through()
+        rows = [
+            published.row(f"publish (goal: at least {GOAL:.0%} of its rate)"),
+            ordered.row(f"consume and deliver, ordered, {PARTITIONS} in flight (goal: {GOAL:.0%})"),
+            unordered.row(f"consume and deliver, unordered, {UNORDERED} in flight (goal: {GOAL:.0%})"),
+            through.row("both, closed loop of 256"),
+        ]
+        headings = ("what", "bare, events/s", "mesh, events/s", "mesh to bare", "bare, CPU µs", "mesh, CPU µs")
+        return _said(
+            TITLE,
+            "",
+            f"Beside a bare pair of aiokafka clients (`tests/bench/bare_kafka.py`), on the same broker ({where}, one node, no TLS) with the",
+            f"same {PARTITIONS} partitions and as many requests in flight; events of {SIZE} bytes in binary mode, acks=all on both sides. The",
+            "broker, the load generator and the sink share the cores with what is measured. Rounds in turns, medians; ratios round by round.",
+            "CPU is that of the process under test per event.",
+            "",
+            *grid(headings, rows),
+            "",
+            *timed,
+        )
+
+    def publish(self) -> Compared:
+        """Accepted per second, with 64 producers that send as soon as they are answered. Nobody subscribes."""
+        topic = "bench-bare-publish"
+        asyncio.run(_make_topic(self._bootstrap, topic))
+        self._apply(_channel("publish"))
+        with self._bare("receive", topic) as bare:
+            systems: list[System] = [bare, self._mesh.entrance("publish")]
+            found = throughputs(self._rig, systems, Case(0, SIZE), self._rounds, self._warm_up_s, self._seconds)
+        return Compared(found[bare.name], found["publish"])
+
+    def deliver(self, order: str, in_flight: int) -> Compared:
+        """Delivered per second of what is in a topic already."""
+        sides: dict[str, Callable[[int], Throughput]] = {
+            "bare": lambda number: self._deliver_bare(f"bare-{order}-{number}", in_flight),
+            "mesh": lambda number: self._deliver_mesh(f"{order}-{number}", order, in_flight),
+        }
+        found: dict[str, list[Throughput]] = {name: [] for name in sides}
+        for number in range(self._rounds):
+            for name in sorted(sides, reverse=bool(number % 2)):
+                found[name].append(sides[name](number))
+        return Compared(found["bare"], found["mesh"])
+
+    def _deliver_bare(self, group: str, in_flight: int) -> Throughput:
+        with self._bare("deliver", "bench-stock", "--group", group, "--connections", str(in_flight), path="/bare") as bare:
+            return self._measure(bare)
+
+    def _deliver_mesh(self, name: str, order: str, in_flight: int) -> Throughput:
+        asyncio.run(_begin_at_start(self._bootstrap, "bench-stock", f"bench-{name}"))
+        annotations = {
+            "group.id": f"bench-{name}",
+            "kafka.eventing.knative.dev/delivery.order": order,
+            "eventing-mesh.dev/concurrency": str(in_flight),
+        }
+        subscription = self._subscription("stock", name, annotations)
+        self._apply(subscription, wait=False)  # its first deliveries say when it is ready
+        try:
+            return self._measure(self._mesh.entrance("stock"))
+        finally:
+            self._mesh.eventing("delete", "subscription", name)
+
+    def _measure(self, system: System) -> Throughput:
+        board = self._rig.board
+        begin, base = time.monotonic(), board[DELIVERED]
+        while board[DELIVERED] < base + _STARTED:
+            if time.monotonic() > begin + _PATIENCE_S:
+                raise RuntimeError(f"{system.name}: {board[DELIVERED] - base} deliveries within {_PATIENCE_S:g} s")
+            time.sleep(0.01)
+        time.sleep(self._warm_up_s)
+        before = self._rig.sample(system)
+        time.sleep(self._seconds)
+        after = self._rig.sample(system)
+        if board[DELIVERED] - base > self._stock - 1000:
+            raise RuntimeError(f"{system.name} delivered all that was in stock: {self._stock} events are too few")
+        elapsed, cpu, deliveries = (b - a for a, b in zip(before, after, strict=True))
+        return Throughput(deliveries / elapsed * 1e9, cpu / deliveries / 1e3, cpu / elapsed)
+
+    def through(self) -> tuple[Compared, list[str]]:
+        """From acceptance to delivery, as fast as it goes and at half the mesh's rate."""
+        topic = "bench-bare-through"
+        asyncio.run(_make_topic(self._bootstrap, topic))
+        annotations = {"eventing-mesh.dev/concurrency": str(PARTITIONS)}
+        self._apply(_channel("through") + self._subscription("through", "through", annotations))
+        case = Case(1, SIZE, "kafka")
+        with self._bare("pair", topic, "--connections", str(PARTITIONS), path="/bare") as bare:
+            systems: list[System] = [bare, self._mesh.entrance("through")]
+            fast = throughputs(self._rig, systems, case, self._rounds, self._warm_up_s, self._seconds)
+            rate = max(1, int(Range.of([one.deliveries_per_s for one in fast["through"]]).middle / 2))
+            slow = latencies(self._rig, systems, case, rate, self._rounds, self._warm_up_s, self._seconds)
+        timed = [
+            f"From the moment an event was due at the ingress to its arrival at the subscriber, at {rate:,} events/s, half of what the",
+            "mesh takes and delivers at most:",
+            "",
+            *grid(
+                ("", "p50 ms", "p99 ms", "CPU µs"),
+                [
+                    (
+                        title,
+                        _shown(Range.of([one.p50 for one in slow[name]]), ".1f"),
+                        _shown(Range.of([one.p99 for one in slow[name]]), ".1f"),
+                        _shown(Range.of([one.cpu_us for one in slow[name]]), ".0f"),
+                    )
+                    for title, name in (("bare pair", "pair"), ("mesh", "through"))
+                ],
+            ),
+        ]
+        return Compared(fast["pair"], fast["through"]), timed
+
+    @contextmanager
+    def _bare(self, half: str, topic: str, *options: str, path: str = "") -> Iterator[Entrance]:
+        where = ("--bootstrap", self._bootstrap, "--topic", topic, "--sink", str(self._rig.port), "--path", path)
+        process = python(half, *where, *options, module="bare_kafka")
+        try:
+            if half == "deliver":
+                assert process.stdout is not None
+                if process.stdout.readline() != "ready\n":
+                    raise RuntimeError("the bare consumer did not start")
+            port = 0 if half == "deliver" else read_port(process)
+            yield Entrance(half, process.pid, port, "/")
+        finally:
+            process.terminate()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+
+    def _subscription(self, channel: str, name: str, annotations: dict[str, str]) -> str:
+        return f"""\
+apiVersion: messaging.knative.dev/v1
+kind: Subscription
+metadata: {{name: {name}, annotations: {json.dumps(annotations)}}}
+spec:
+  channel: {{apiVersion: messaging.knative.dev/v1beta1, kind: KafkaChannel, name: {channel}}}
+  subscriber: {{uri: "http://127.0.0.1:{self._rig.port}/{name}"}}
+---
+"""
+
+    def _apply(self, manifest: str, *, wait: bool = True) -> None:
+        self._mesh.eventing("apply", "-f", "-", text=manifest)
+        deadline = time.monotonic() + _PATIENCE_S
+        while wait and not self._ready():
+            if time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"not Ready within {_PATIENCE_S:g} s:\n" + self._mesh.eventing("get", "kafkachannels,subscriptions")
+                )
+            time.sleep(0.1)
+
+    def _ready(self) -> bool:
+        objects = json.loads(self._mesh.eventing("get", "kafkachannels,subscriptions", "-o", "json"))["items"]
+        conditions = [(each.get("status") or {}).get("conditions") or () for each in objects]
+        return all(any(one["type"] == "Ready" and one["status"] == "True" for one in each) for each in conditions)
+
+    async def _make_stock(self) -> None:
+        """A topic with events as the load generator sends them, and a channel that stands on it."""
+        from aiokafka import AIOKafkaProducer
+
+        await _make_topic(self._bootstrap, "bench-stock")
+        value = b'{"at":"%020d","pad":"%b"}' % (0, b"x" * (SIZE - 38))
+        headers = [
+            ("ce_specversion", b"1.0"), ("ce_type", b"com.example.order.placed"), ("ce_source", b"/shop/orders"),
+            ("ce_time", b"2026-01-01T00:00:00Z"), ("content-type", b"application/json"),
+        ]  # fmt: skip
+        producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap, linger_ms=20, max_batch_size=256 << 10)
+        await producer.start()
+        try:
+            for number in range(self._stock):
+                last = await producer.send(
+                    "bench-stock", value, headers=[*headers, ("ce_id", b"stock-%d" % number)], partition=number % PARTITIONS
+                )
+            await last
+            await producer.flush()
+        finally:
+            await producer.stop()
+        await asyncio.to_thread(self._apply, _channel("stock", topic="bench-stock"))
+
+
+def _channel(name: str, topic: str = "") -> str:
+    annotations = {"kafka.eventing.knative.dev/external.topic": topic} if topic else {}
+    return f"""\
+apiVersion: messaging.knative.dev/v1beta1
+kind: KafkaChannel
+metadata: {{name: {name}, annotations: {json.dumps(annotations)}}}
+spec: {{numPartitions: {PARTITIONS}, replicationFactor: 1}}
+---
+"""
+
+
+async def _make_topic(bootstrap: str, topic: str) -> None:
+    from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(topic, PARTITIONS, 1)])
+    finally:
+        await admin.close()
+
+
+async def _begin_at_start(bootstrap: str, topic: str, group: str) -> None:
+    """Give the group a place in the topic: its beginning."""
+    from aiokafka import AIOKafkaConsumer, TopicPartition
+
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False)
+    consumer.assign([TopicPartition(topic, number) for number in range(PARTITIONS)])
+    await consumer.start()
+    try:
+        await consumer.commit(dict.fromkeys(consumer.assignment(), 0))
+    finally:
+        await consumer.stop()
+
+
+def _said(*lines: str) -> list[str]:
+    print("\n".join(lines), end="\n\n", flush=True)
+    return [*lines, ""]
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        section(quick=os.environ.get("EVENTING_BENCH_QUICK", "") not in {"", "0"})

@@ -19,7 +19,6 @@ __all__ = ["Compose", "missing"]
 
 _FILE: Final = Path(__file__).resolve().parents[3] / "deploy" / "compose.yaml"
 _IMAGE: Final = "EVENTING_TEST_IMAGE"
-_BUILD: Final = "docker compose -f deploy/compose.yaml build"
 _UP_S: Final = 180
 
 
@@ -46,7 +45,7 @@ def missing() -> str:
     if kafka is None or not kafka.image:
         return REMEDY
     if not os.environ.get(_IMAGE):
-        return f"build the mesh's image ({_BUILD}) and give its name in ${_IMAGE} (eventing-mesh:local)"
+        return f"build the mesh's image and give its name: {_IMAGE}=$(bash tests/support/docker/mesh.sh)"
     return ""
 
 

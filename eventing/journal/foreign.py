@@ -5,6 +5,7 @@ Nothing here is asked for an event of an in-memory channel.
 
 import re
 import struct
+from collections import deque
 from typing import Final
 
 from eventing.journal.pages import pages
@@ -31,6 +32,8 @@ class Foreign:
         self._most = most
         self._receipts: dict[str, int] = {}  # origin → receipt
         self._known: dict[int, tuple[str, tuple[int, ...]]] = {}  # receipt → origin, subscribers
+        # A dict finds its first key behind all that were removed before it: with thousands of them that is dear.
+        self._order: deque[int] = deque()  # the receipts, oldest first
 
     def __bool__(self) -> bool:
         return bool(self._known)
@@ -46,10 +49,11 @@ class Foreign:
 
     def add(self, receipt: int, origin: str, subscriber: int) -> None:
         self._known[receipt] = (origin, (subscriber,))
+        self._order.append(receipt)
         if origin:
             self._receipts[origin] = receipt
-        if len(self._known) > self._most:
-            oldest = next(iter(self._known))
+        if len(self._order) > self._most:
+            oldest = self._order.popleft()
             gone, _ = self._known.pop(oldest)
             if self._receipts.get(gone) == oldest:
                 del self._receipts[gone]

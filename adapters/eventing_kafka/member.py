@@ -44,7 +44,7 @@ SESSION_MS: Final = 10_000
 REQUEST_TIMEOUT_MS: Final = 20_000
 _REBALANCE_MS: Final = 12_000  # within the request's time-out, which the answer to a JoinGroup must not exceed
 _STEP_S: Final = 5.0  # for each thing that is asked within a rebalance, which stops the heartbeat
-_FRESH_S: Final = 10.0  # age of a partition's end beyond which it is asked for
+_FRESH_S: Final = 5.0  # age of a partition's end beyond which it is asked for
 _BACKOFF_S: Final = (0.5, 15.0)
 _TOO_LATE: Final = (IllegalGenerationError, IllegalStateError, RebalanceInProgressError, UnknownMemberIdError)
 
@@ -194,7 +194,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             fetch_max_wait_ms=2_000,
             max_partition_fetch_bytes=FILL_BYTES,
-            metadata_max_age_ms=30_000,
+            metadata_max_age_ms=15_000,  # so long a topic made anew, or a partition added, goes unnoticed
             **settings.client_options(),
         )
 
@@ -357,6 +357,9 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _refresh_ends(self, consumer: AIOKafkaConsumer) -> None:
         if not self._assigned.is_set():
+            return
+        if consumer.partitions_for_topic(self._topic) is None:
+            consumer._client.force_metadata_update()  # noqa: SLF001 - it would look for a topic that is missing now and then only
             return
         now = time.time()
         stale = []

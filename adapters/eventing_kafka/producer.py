@@ -88,6 +88,7 @@ class Producer:
         self._topics: dict[str, Topic] = {}
         self._looks: dict[str, asyncio.Task[None]] = {}
         self._ends: set[asyncio.Task[None]] = set()
+        self._homeless: set[Any] = set()  # partitions without a leader at the last look
         self._sweep: asyncio.TimerHandle | None = None
         self._up = asyncio.Event()
         self._broken = asyncio.Event()
@@ -180,7 +181,7 @@ class Producer:
         ):
             text = _about(error, topic.name)
             if not batch.overdue:
-                topic.end(batch, text, maybe_stored=False)
+                topic.end(batch, text, maybe_stored=not isinstance(error, TopicAuthorizationFailedError))
             topic.unknown(text)
             self.look(topic)
         elif not batch.overdue:
@@ -207,9 +208,21 @@ class Producer:
 
     def _swept(self) -> None:
         self._sweep = None
+        self._end_homeless()
         due = self.clock() - self.timeout_s
         if sum([topic.expire(due) for topic in self._topics.values()]):
             self.watch()
+
+    def _end_homeless(self) -> None:
+        """End batches whose topic has vanished: the client asks for it as fast as it gets an answer until their time-out."""
+        client = self._client
+        if client is None:
+            return
+        accumulator = client._message_accumulator  # noqa: SLF001 - the client itself does this, but only after its time-out
+        homeless = {tp for tp in accumulator._batches if client.client.cluster.leader_for_partition(tp) is None}  # noqa: SLF001
+        for tp in homeless & self._homeless:  # for two looks: not only between two answers
+            accumulator._pop_batch(tp).failure(UnknownTopicOrPartitionError(tp.topic))  # noqa: SLF001 - one at a time is queued
+        self._homeless = homeless
 
     # the connection
 

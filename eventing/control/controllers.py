@@ -165,7 +165,7 @@ class Controllers:
     async def _remove_left_over(self) -> None:
         for plane in self._world.planes.left_over():
             metadata = plane["metadata"]
-            _log.info("the DataPlane of a process that never comes back is removed", extra={"process": metadata["name"]})
+            _log.info("the DataPlane of a process that never comes back is removed", extra={"data_plane": metadata["name"]})
             try:
                 await self._client.delete(DATA_PLANE, metadata["namespace"], metadata["name"], uid=metadata["uid"])
             except ApiError as error:

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import dataclasses
+import logging
 from typing import Any
 
 import pytest
@@ -126,7 +127,8 @@ async def test_ready_waits_for_every_data_plane_process(mesh: Any) -> None:
     await mesh.until_ready("subscriptions", "sub")
 
 
-async def test_a_process_that_never_comes_back_is_not_waited_for(mesh: Any) -> None:
+async def test_a_process_that_never_comes_back_is_not_waited_for(mesh: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     kind = mesh.api.kinds["dataplanes"]
     await mesh.api.write("create", kind, {"metadata": {"namespace": "knative-eventing", "name": "gone"}})
     mesh.controllers = Controllers(
@@ -137,6 +139,7 @@ async def test_a_process_that_never_comes_back_is_not_waited_for(mesh: Any) -> N
     await mesh.subscription()
     await mesh.until_ready("subscriptions", "sub")
     assert mesh.find("dataplanes", "gone", "knative-eventing") is None
+    assert "the DataPlane of a process that never comes back is removed" in caplog.messages
     # Nor is one that turns up later and is none of ours.
     await mesh.api.write("create", kind, {"metadata": {"namespace": "knative-eventing", "name": "other"}})
     await mesh.until_still()

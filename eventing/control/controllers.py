@@ -45,6 +45,7 @@ __all__ = ["Controllers"]
 _log = logging.getLogger(__name__)
 
 _BACKING_WORKERS = 4
+LAG_PAUSE_S = 0.02  # on average, between two Subscriptions whose lag is written
 
 
 def _utc_now() -> datetime:
@@ -100,7 +101,7 @@ class Controllers:
             subscriptions=subscriptions,
             backings=self._backings,
             table=SubscriberTable(subscriptions, self._subscribers_changed),
-            planes=DataPlanes(planes, self._reported, data_planes),
+            planes=DataPlanes(planes, self._reported, self._lagging, data_planes),
             references=References(client, [*followed, services], changed=self._call_in, new_cache=self._cache),
             recorder=EventRecorder(client, component=FIELD_MANAGER, now=now, rand=self._rand),
             call_in=self._call_in,
@@ -286,6 +287,13 @@ class Controllers:
                 resource, namespace, channel = name.split("/", 2)
                 if resource == f"{backing.kind.plural}.{backing.kind.group}":
                     self._loops[backing.kind.plural].enqueue((namespace, channel))
+
+    def _lagging(self, subscription: str) -> None:
+        """A Subscription is behind, or not any more. Many may be at once, and nobody waits for it: they take their time."""
+        namespace, _, name = subscription.partition("/")
+        if self._world.subscriptions.get(namespace, name) is not None:
+            delay_s = self._rand.random() * LAG_PAUSE_S * self._world.planes.behind
+            self._loops["subscriptions"].enqueue_after((namespace, name), delay_s)
 
 
 def _readiness(channel: Object) -> tuple[object, ...]:

@@ -61,6 +61,9 @@ class SubscriptionReconciler(KindReconciler):
                 conditions.mark_true(reasons.REFERENCES_RESOLVED)
                 self._world.table.put(subscription, entry)
                 self._follow_channel(subscription, found, entry, conditions)
+        status.pop("lag", None)
+        if (lag := self._world.planes.lag(subscription["metadata"]["uid"])) is not None:
+            status["lag"] = lag
         if outcome == Done() and self._settling(conditions):
             return Settling()
         return outcome

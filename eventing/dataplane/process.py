@@ -17,6 +17,7 @@ from pathlib import Path
 
 from eventing.channels import Budget, ChannelFactory
 from eventing.dataplane.admin import Admin, AdminNames
+from eventing.dataplane.lag import BEHIND_S, EVERY_S, LagWatch
 from eventing.dataplane.queries import Queries
 from eventing.dataplane.readiness import Phase, Readiness
 from eventing.dataplane.report import Reporter
@@ -59,6 +60,8 @@ class DataPlaneSettings:
     guard: AddressGuard = field(default_factory=AddressGuard)
     journal: bool = True
     failures: Path | None = None  # directory in which failed events are recorded; None: they are not
+    lag_every_s: float = EVERY_S  # who is behind is looked at so often, and has an event that is as old as `behind_s`
+    behind_s: float = BEHIND_S
 
 
 class DataPlane:
@@ -166,6 +169,7 @@ class DataPlane:
             await admin.start(self._sockets[1])
             reporter = Reporter(self._client, name=self._name, instance=secrets.token_hex(8))
             following = tasks.create_task(self._follow(table, reporter, server, readiness, followers.values(), started))
+            watching = tasks.create_task(self._watch_lag(table, journal, reporter))
             pace.start()
             await stop.wait()
 
@@ -173,6 +177,7 @@ class DataPlane:
             readiness.phase = Phase.STOPPING
             deadline = clock() + settings.drain_s
             following.cancel()
+            watching.cancel()
             await server.stop_accepting()
             await server.aclose(min(2.0, settings.drain_s / 2))
             await _drained(table, deadline)
@@ -188,6 +193,18 @@ class DataPlane:
                 await asyncio.to_thread(tracing.close, SPANS_S)
             if failures is not None:  # last: what could not be delivered is written down
                 await failures.aclose(min(3.0, settings.drain_s / 2))
+
+    async def _watch_lag(self, table: ChannelTable, journal: Journal, reporter: Reporter) -> None:
+        """Report who is behind, for ever."""
+        settings = self._settings
+
+        def stirred() -> object:
+            return (journal.accepted_events, journal.attempts_written) if journal.enabled else object()
+
+        watch = LagWatch(table.lags, stirred, wall=time.time, behind_s=settings.behind_s)
+        while True:
+            await asyncio.sleep(settings.lag_every_s)
+            reporter.behind(await watch.changes())
 
     def _failures(self, journal: Journal, tasks: asyncio.TaskGroup) -> FailureLog | None:
         directory = self._settings.failures

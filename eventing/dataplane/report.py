@@ -1,4 +1,4 @@
-"""Tells the control plane what this process has applied: the status of its DataPlane object.
+"""Tells the control plane what this process has applied, and who is behind: the status of its DataPlane object.
 
 No heartbeat. What is applied within a moment goes into one write; a write that fails is tried again, with what came meanwhile.
 """
@@ -7,11 +7,13 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 from eventing.errors import ApiError, ObjectExistsError
 from eventing.kube import KubeClient
 from eventing.resources.dataplane import DATA_PLANE, DATA_PLANE_NAMESPACE
+from eventing.resources.kinds import Object
 
 __all__ = ["Reporter"]
 
@@ -30,7 +32,9 @@ class Reporter:
         self._client = client
         self._name = name
         self._instance = instance
-        self._unsent: dict[str, dict[str, Any] | None] = {}
+        self._applied: dict[str, Any] = {}
+        self._lag: dict[str, Any] = {}
+        self._unsent: dict[str, dict[str, Any]] = {"applied": {}, "lag": {}}  # None for what is gone
         self._news = asyncio.Event()
 
     async def register(self) -> None:
@@ -60,32 +64,45 @@ class Reporter:
 
     def applied(self, key: str, what: tuple[str, int] | None) -> None:
         """A channel is in force as (uid, generation), or gone."""
-        self._unsent[key] = {"uid": what[0], "generation": what[1]} if what else None
+        self._note("applied", self._applied, key, {"uid": what[0], "generation": what[1]} if what else None)
+
+    def behind(self, changes: Mapping[str, Object | None]) -> None:
+        """Subscriptions, by uid, are behind by so much, or (None) not any more (eventing.dataplane.lag)."""
+        for uid, lag in changes.items():
+            self._note("lag", self._lag, uid, lag)
+
+    def _note(self, part: str, known: dict[str, Any], key: str, what: Object | None) -> None:
+        if what is None:
+            known.pop(key, None)
+        else:
+            known[key] = what
+        self._unsent[part][key] = what
         self._news.set()
 
     async def run(self) -> None:
-        """Write what is applied, for ever."""
+        """Write what is new, for ever."""
         wait = 0.05
         while True:
             await self._news.wait()
             await asyncio.sleep(GATHER_S)
             self._news.clear()
-            unsent, self._unsent = self._unsent, {}
+            unsent, self._unsent = self._unsent, {"applied": {}, "lag": {}}
             began = time.monotonic()
             try:
                 await self._client.patch(
                     DATA_PLANE,
                     DATA_PLANE_NAMESPACE,
                     self._name,
-                    {"status": {"applied": unsent}},
+                    {"status": {part: what for part, what in unsent.items() if what}},
                     subresource="status",
                 )
             except ApiError as error:
                 log.warning("what is applied could not be reported; trying again", extra={"error": str(error)})
-                self._unsent = {**unsent, **self._unsent}
+                self._unsent = {part: {**what, **self._unsent[part]} for part, what in unsent.items()}
                 self._news.set()
-                if error.code == 404:
+                if error.code == 404:  # somebody has deleted the object, and all that was in it
                     await self.register()
+                    self._unsent = {"applied": dict(self._applied), "lag": dict(self._lag)}
                 await asyncio.sleep(wait * (1 + random.random()))  # noqa: S311 - jitter
                 wait = min(wait * 2, RETRY_MAX_S)
             else:

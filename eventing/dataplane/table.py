@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from eventing.channels import BackEndSettings, Budget, Channel, ChannelFactory, ChannelHost, Cursor, Order
+from eventing.channels import BackEndSettings, Budget, Channel, ChannelFactory, ChannelHost, Cursor, Lag, Order
 from eventing.dataplane.unserved import UnservedChannel
 from eventing.delivery.connections import Target, target, unreachable
 from eventing.delivery.policy import Policy
@@ -242,6 +242,14 @@ class ChannelTable:
             for worker in list(served.workers.values()):
                 lag = worker.lag()
                 yield worker.metrics, worker.in_flight, lag.events or 0, lag.bytes, lag.oldest_s
+
+    def lags(self, durable_only: bool) -> Iterator[tuple[str, str, bool, Lag]]:
+        """Of every subscription in force, or of those of durable channels: uid, NAMESPACE/NAME, whether durable, lag."""
+        for served in self._served.values():
+            durable = served.channel.capabilities.durable
+            if durable or not durable_only:
+                for uid, worker in served.workers.items():
+                    yield uid, worker.delivery.subscription, durable, worker.lag()
 
     def situation(self, subscription: str) -> Situation | None:
         """How the Subscription NAMESPACE/NAME stands here; None where it is not in force."""

@@ -37,8 +37,8 @@ from eventing.resources.duck import (
 )
 from eventing.resources.fielderror import FieldErrors
 from eventing.resources.immutable import CHANNEL_SPEC, SUBSCRIPTION_SPEC, immutable_errors
-from eventing.resources.kinds import Admission, Kind, Object
-from eventing.resources.schema import Model, object_schema
+from eventing.resources.kinds import Admission, Column, Kind, Object
+from eventing.resources.schema import Int64, Model, object_schema
 from eventing.resources.subscribers import CONCURRENCY_ANNOTATION, CONCURRENCY_LIMIT
 
 __all__ = ["CHANNEL", "EVENTING_KINDS", "SUBSCRIPTION"]
@@ -102,6 +102,14 @@ class PhysicalSubscription(DeliveryStatus):
     reply_audience: str | None = Field(None, alias="replyAudience", description="OIDC audience.")
 
 
+class SubscriptionLag(Model):
+    """How far the Subscription is behind. Within 20 seconds, and only of events that wait for longer than 10:
+    `eventing why` and the metrics have the figures of the moment."""
+
+    events: Int64 | None = Field(None, description="How many events wait; absent where the back end cannot tell.")
+    oldest: str | None = Field(None, description="When the oldest of them was stored.", json_schema_extra={"format": "date-time"})
+
+
 class SubscriptionStatus(Status):
     """What has become of the Subscription."""
 
@@ -109,6 +117,7 @@ class SubscriptionStatus(Status):
         None, alias="physicalSubscription", description="The destinations, resolved."
     )
     auth: Auth | None = Field(None, description="OIDC identity of the Subscription. Not used yet.")
+    lag: SubscriptionLag | None = Field(None, description="How far it is behind.")
 
 
 def _default_channel(obj: Object, admission: Admission) -> None:
@@ -253,7 +262,12 @@ SUBSCRIPTION: Final = Kind(
     ),
     short_names=("sub",),
     categories=("all", "knative", "messaging"),
-    columns=(AGE_COLUMN, *READY_COLUMNS),
+    columns=(
+        AGE_COLUMN,
+        *READY_COLUMNS,
+        Column("Lag", ".status.lag.events", "integer", priority=1, description="Events that wait, once one waits for 10 s."),
+        Column("Oldest", ".status.lag.oldest", "date", priority=1, description="How long the oldest of them has waited."),
+    ),
     labels=CRD_INSTALL,
     default=_default_subscription,
     validate=_validate_subscription,

@@ -4,13 +4,14 @@ import json
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import IO
 
 import pytest
 import yaml
 
 from tests.support.api_server import Kubectl
-from tests.support.manifests import KNATIVE, channel_object, config_map_object
+from tests.support.manifests import KNATIVE, channel_object, config_map_object, subscription_object
 
 pytestmark = pytest.mark.kubectl
 
@@ -190,3 +191,14 @@ def test_events(k: Kubectl) -> None:
     table = k("get", "events").splitlines()
     assert table[0].split() == ["LAST", "SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"]
     assert table[1].split()[3] == "channel/orders"
+
+
+def test_how_far_a_subscription_is_behind(k: Kubectl) -> None:
+    k("apply", "-f", "-", given=subscription_object())
+    stored = (datetime.now(UTC) - timedelta(seconds=300)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    lag = json.dumps({"status": {"lag": {"events": 12, "oldest": stored}}})
+    k("patch", "sub/printer", "--subresource=status", "--type=merge", "-p", lag)
+    header, row = k("get", "sub", "-o", "wide").splitlines()
+    assert re.split(r"\s{2,}", header.strip())[-2:] == ["LAG", "OLDEST"]
+    assert re.fullmatch(r"printer .* 12 +(5m|5m\d+s|300s) *", row)
+    assert "LAG" not in k("get", "sub")

@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -29,6 +30,8 @@ class TinyApi(KubeClient):
     def __init__(self) -> None:
         self.channels: dict[str, Object] = {}
         self.reports: dict[str, Any] = {}
+        self.lag: dict[str, Any] = {}
+        self.patches = 0
         self.planes: set[str] = set()
         self.version = 0
         self.outage = None
@@ -92,7 +95,9 @@ class TinyApi(KubeClient):
 
     async def patch(self, kind: Kind, namespace: str | None, name: str, body: Any, **_: Any) -> Object:
         self._here()
-        self.reports |= body["status"]["applied"]
+        self.patches += 1
+        self.reports |= body["status"].get("applied", {})
+        self.lag |= body["status"].get("lag", {})
         return {}
 
     def applied(self, name: str) -> int:
@@ -287,3 +292,24 @@ async def test_where_the_processor_is_short_and_nobody_follows_producers_wait(
                 began = clock()
                 assert await one.send("x") == 202
         assert await one.send("y", "others") == 202
+
+
+async def test_who_is_behind_is_reported_and_who_keeps_up_is_not(sink: Sink) -> None:
+    api = TinyApi()
+    sink.always("/slow", Answer(503))
+    options: dict[str, Any] = {"retry": 1000, "backoff_delay": "PT0.2S", "backoff_policy": "linear"}
+    api.put("orders", subscriber("slow", f"{sink.url}/slow", **options), subscriber("quick", f"{sink.url}/quick"))
+    async with plane(api, lag_every_s=0.02, behind_s=0.3) as one:
+        await until(lambda: api.applied("orders") == 1)
+        for number in range(3):
+            assert await one.send(str(number)) == 202
+        await until(lambda: api.lag.get("slow"))
+        behind = api.lag["slow"]
+        assert (behind["subscription"], behind["events"]) == ("default/slow", 3)
+        assert 0 <= (datetime.now(UTC) - datetime.fromisoformat(behind["oldest"])).total_seconds() < 20
+        patches = api.patches
+        await asyncio.sleep(0.3)
+        assert api.patches == patches, "the same events wait"
+        assert "quick" not in api.lag
+        sink.always("/slow", Answer(200))
+        await until(lambda: api.lag["slow"] is None)

@@ -301,8 +301,12 @@ class Mesh:
 
     def start(self, *, plane: bool = True) -> FakePlane:
         self.tasks.append(self.group.create_task(self.controllers.run()))
-        fake = FakePlane(self.api, "plane-0", (MEMORY, DURABLE))
-        if plane:
+        return self.plane("plane-0", run=plane)
+
+    def plane(self, name: str, *, run: bool = True) -> FakePlane:
+        """One more data-plane process."""
+        fake = FakePlane(self.api, name, (MEMORY, DURABLE))
+        if run:
             self.tasks.append(self.group.create_task(fake.run()))
         return fake
 

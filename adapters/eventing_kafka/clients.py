@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from aiokafka.errors import KafkaError
 
+from eventing_kafka.faults import words_of
+
 __all__ = ["start", "stop", "told"]
 
 logger = logging.getLogger(__name__)
@@ -74,4 +76,4 @@ def told(error: BaseException | None) -> str:
     """An error of the client in words."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    return f"{type(error).__name__}: {error}" if error is not None and str(error) else type(error).__name__
+    return words_of(error) if isinstance(error, Exception) else type(error).__name__

@@ -31,6 +31,7 @@ _TOPIC: Final = 2  # type of a resource, in DescribeConfigs
 _LATEST: Final = -1
 _NO_GENERATION: Final = -1  # of who commits without being a member
 
+_GONE: Final = (errors.KafkaConnectionError, errors.NodeNotReadyError, errors.StaleMetadata)
 
 Result = TypeVar("Result")
 
@@ -239,6 +240,8 @@ class KafkaCluster:
             except errors.KafkaError as error:
                 if not error.retriable or asyncio.get_running_loop().time() >= deadline - _AGAIN_S:
                     raise
+                if isinstance(error, _GONE) and self._client is client:
+                    await self._disconnect()  # knocking anew tells at once whether anybody is there, and what is in the way
             await asyncio.sleep(_AGAIN_S)
 
     def _reached(self) -> None:
@@ -289,7 +292,7 @@ class KafkaCluster:
         told = [failures[server] for server in self.settings.servers]
         # Of several reasons the one that waiting does not help.
         worst = next((failure for failure in told if failure.reason != "KafkaUnavailable"), told[0])
-        raise self._failed(ClusterError(worst.reason, "; ".join(dict.fromkeys(map(str, told)))))
+        raise self._failed(ClusterError(worst.reason, f"Kafka cannot be reached: {'; '.join(dict.fromkeys(map(str, told)))}"))
 
     async def _knock(self, server: str) -> tuple[str, ClusterError | None]:
         """Connect and log in, and go. Returns what was in the way."""

@@ -44,12 +44,12 @@ def cause(error: Exception, settings: KafkaSettings) -> str:
     """What went wrong, and where that may be a matter of the settings, of which."""
     reason, protocol = reason_of(error), settings.protocol
     if isinstance(error, errors.IllegalSaslStateError):
-        return f"Kafka expects no user and password here; check the key protocol (now {protocol}) of the Secret"
+        return f"it expects no user and password here; check the key protocol (now {protocol}) of the Secret"
     if reason == "AuthenticationFailed":
         hint = "check the keys user, password and sasl.mechanism of the Secret"
         if settings.password.endswith("\n"):
             hint += " (the password ends with a line break)"
-        return f"Kafka does not let us in: {words_of(error)}; {hint}"
+        return f"it does not let us in: {words_of(error)}; {hint}"
     if reason == "TlsFailed":
         keys = f"protocol (now {protocol}), ca.crt, user.crt"
         return f"no TLS connection: {words_of(error)}; check the keys {keys} of the Secret"
@@ -90,6 +90,8 @@ def words_of(error: Exception) -> str:
         known = error.errno is not None and not isinstance(error, socket.gaierror)
         return os.strerror(error.errno) if known and error.errno else error.strerror or "the connection was closed"
     text = " ".join(_NUMBERED.sub("", str(error)).split())
+    if text.startswith("Unable to bootstrap from"):
+        return "no server lets us in"  # aiokafka writes why into its log only
     if isinstance(error, errors.BrokerResponseError) and text in {"", "None"}:
         return " ".join(type(error).description.split()) or type(error).__name__
     return text or type(error).__name__

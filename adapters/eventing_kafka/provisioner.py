@@ -154,18 +154,17 @@ class KafkaProvisioner:
             message = f"{name!r} cannot be the name of a topic (at most 249 characters): choose a shorter name for the channel"
             return Provisioned(False, "FailedToCreateTopic", message)
         spec: Mapping[str, Any] = {**DEFAULTS, **(channel.get("spec") or {})}
-        topic = await cluster.topic(name)
-        said = _said(channel)
+        said, topic, made = _said(channel), await cluster.topic(name), False
         if topic is None:
-            if said.get(OWNER_ANNOTATION):
-                _log.warning(
-                    "the topic of a channel is gone and is made anew", extra={"topic": name, "channel": _name_of(channel)}
-                )
-            topic, owner = await self._create(cluster, name, spec)
-        elif not said.get(OWNER_ANNOTATION):
-            owner = await self._owner_of_found(cluster, topic, spec)
+            # Brokers learn of a topic one after the other: the one that we have asked may be behind.
+            topic, made = await self._create(cluster, name, spec)
+        if made and said.get(OWNER_ANNOTATION):
+            fields = {"topic": name, "channel": _name_of(channel)}
+            _log.warning("the topic of a channel was gone and is made anew", extra=fields)
+        if made or _same(topic, said):
+            owner = OURS
         else:
-            owner = OURS if _same(topic, said) else EXTERNAL
+            owner = EXTERNAL if said.get(OWNER_ANNOTATION) else await self._owner_of_found(cluster, topic, spec)
         if differences := await _less_than(cluster, topic, spec):
             message = (
                 f"topic {name} exists, but {', '.join(differences)}; it is left as it is: change it with Kafka's own tools, or "
@@ -175,7 +174,8 @@ class KafkaProvisioner:
         message = "" if owner == OURS else f"topic {name} was not made for this channel and stays when it is deleted"
         return Provisioned(True, "", message, annotations=_annotations(topic, owner), trust_s=_TRUST_S)
 
-    async def _create(self, cluster: KafkaCluster, name: str, spec: Mapping[str, Any]) -> tuple[Topic, str]:
+    async def _create(self, cluster: KafkaCluster, name: str, spec: Mapping[str, Any]) -> tuple[Topic, bool]:
+        """The topic, and whether it was made by this call."""
         config = {**dict(cluster.settings.topic_config), "retention.ms": str(_retention_ms(spec))}
         try:
             made = await cluster.create_topic(name, spec["numPartitions"], spec["replicationFactor"], config)
@@ -188,7 +188,7 @@ class KafkaProvisioner:
             if asyncio.get_running_loop().time() >= deadline:
                 raise ClusterError("FailedToCreateTopic", f"topic {name} was made and is not to be seen")
             await asyncio.sleep(_AGAIN_S)
-        return topic, OURS if made else EXTERNAL
+        return topic, made
 
     async def _owner_of_found(self, cluster: KafkaCluster, topic: Topic, spec: Mapping[str, Any]) -> str:
         """Whose is a topic that was there already? One that is as it would be made and has never held an event is taken for one

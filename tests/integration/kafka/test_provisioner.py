@@ -86,6 +86,13 @@ class Shop:
     async def topic(self, obj: Object) -> Any:
         return await self.cluster.topic(topic_of(obj))
 
+    async def create(self, name: str, partitions: int, config: dict[str, str] | None = None) -> None:
+        """A topic that is somebody else's."""
+        assert await self.cluster.create_topic(name, partitions, 1, config or {})
+        async with asyncio.timeout(20):
+            while await self.cluster.topic(name) is None:
+                await asyncio.sleep(0.02)
+
     async def gone(self, obj: Object) -> None:
         async with asyncio.timeout(20):
             while await self.topic(obj) is not None:
@@ -154,7 +161,7 @@ async def test_a_name_that_is_too_long(shop: Shop) -> None:
 
 async def test_a_topic_with_more_than_is_asked_for_is_fine_and_stays(shop: Shop) -> None:
     obj = channel(retentionDuration="PT1H")
-    assert await shop.cluster.create_topic(topic_of(obj), 4, 1, {"retention.ms": "-1"})
+    await shop.create(topic_of(obj), 4, {"retention.ms": "-1"})
     said = await shop.ensure(obj)
     assert said.ready
     assert "was not made for this channel and stays" in said.message
@@ -177,7 +184,7 @@ async def test_a_topic_with_more_than_is_asked_for_is_fine_and_stays(shop: Shop)
 )
 async def test_a_topic_with_less_is_reported_and_left_as_it_is(shop: Shop, spec: dict[str, Any], words: str) -> None:
     obj = channel(**{"retentionDuration": "PT1H", **spec})
-    await shop.cluster.create_topic(topic_of(obj), 2, 1, {"retention.ms": "3600000"})
+    await shop.create(topic_of(obj), 2, {"retention.ms": "3600000"})
     before = await shop.topic(obj)
     said = await shop.ensure(obj)
     assert (said.ready, said.reason) == (False, "TopicMismatch")
@@ -214,7 +221,7 @@ async def test_a_topic_that_goes_is_made_anew(shop: Shop, caplog: pytest.LogCapt
     said = await shop.ensure(obj)
     assert said.ready
     assert (await shop.topic(obj)).id != before.id
-    assert "the topic of a channel is gone and is made anew" in caplog.text
+    assert "the topic of a channel was gone and is made anew" in caplog.text
     await shop.provisioner.remove(obj)
     await shop.gone(obj)
 
@@ -224,7 +231,7 @@ async def test_a_topic_that_somebody_else_made_anew_is_not_deleted(shop: Shop, c
     await shop.ensure(obj)
     await shop.cluster.delete_topic(topic_of(obj))
     await shop.gone(obj)
-    await shop.cluster.create_topic(topic_of(obj), 1, 1, {})
+    await shop.create(topic_of(obj), 1)
     await shop.provisioner.remove(obj)
     assert await shop.topic(obj) is not None
     assert "is left alone" in caplog.text
@@ -240,7 +247,7 @@ async def test_an_external_topic_is_neither_made_nor_deleted(shop: Shop) -> None
     assert (said.ready, said.reason) == (False, "Topic is not present or invalid")
     assert name in said.message
     assert await shop.topic(obj) is None
-    await shop.cluster.create_topic(name, 2, 1, {})
+    await shop.create(name, 2)
     said = await shop.ensure(obj)
     assert said.ready, "its partitions are its owner's matter"
     sub = subscriber()

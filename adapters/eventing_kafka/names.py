@@ -3,7 +3,7 @@
 from typing import Final
 
 from eventing.resources.kinds import Object
-from eventing.resources.subscribers import Subscriber
+from eventing.resources.subscribers import GROUP_ANNOTATION, Subscriber
 
 __all__ = [
     "CONFIG_MAP",
@@ -24,8 +24,7 @@ CONFIG_MAP: Final = "kafka-channel-config"
 
 # Of a channel: a topic that somebody else made and keeps.
 EXTERNAL_TOPIC_ANNOTATION: Final = "kafka.eventing.knative.dev/external.topic"
-# Of a Subscription: the consumer group to go on with, and whether its partitions are read in order.
-GROUP_ANNOTATION: Final = "group.id"
+# Of a Subscription, beside its consumer group: whether partitions are read in order.
 ORDER_ANNOTATION: Final = "kafka.eventing.knative.dev/delivery.order"
 SUBSCRIPTION_OPTIONS: Final = frozenset({GROUP_ANNOTATION, ORDER_ANNOTATION})
 

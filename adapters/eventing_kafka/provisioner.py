@@ -18,7 +18,7 @@ from eventing_kafka.client_log import bound_client_log
 from eventing_kafka.cluster import CALL_S, KafkaCluster, Topic
 from eventing_kafka.faults import ClusterError
 from eventing_kafka.kind import DEFAULTS, is_topic
-from eventing_kafka.names import external_topic, group_of, own_group, topic_of
+from eventing_kafka.names import ORDER_ANNOTATION, external_topic, group_of, own_group, topic_of
 from eventing_kafka.settings import KafkaSettings, SettingsError
 
 __all__ = ["KafkaProvisioner"]
@@ -97,6 +97,12 @@ class KafkaProvisioner:
         One that the data plane knows already has a place of its own, whatever Kafka says at the moment: where a partition has
         no offset then, it was added, or came anew, and is read from its beginning.
         """
+        order = subscriber.annotations.get(ORDER_ANNOTATION, "ordered")
+        if order not in {"ordered", "unordered"}:
+            message = (
+                f"invalid annotation {ORDER_ANNOTATION} value: {order}. Allowed values [ ordered | unordered ]"  # Knative's words
+            )
+            return Provisioned(False, "InvalidAnnotation", message)
         if any(entry.get("uid") == subscriber.uid for entry in (channel.get("spec") or {}).get("subscribers") or ()):
             return Provisioned(True)
         group, name = group_of(channel, subscriber), topic_of(channel)

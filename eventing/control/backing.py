@@ -45,7 +45,7 @@ class _Memory:
     provisioned: Provisioned | None = None
     provisioned_for: Any = None
     trusted_until: float = 0.0
-    ensured: dict[str, float] = field(default_factory=dict)  # Subscription uid -> trusted until
+    ensured: dict[str, tuple[Any, float]] = field(default_factory=dict)  # Subscription uid -> its annotations, trusted until
     written: dict[str, tuple[bytes, int]] = field(default_factory=dict)  # uid -> entry, generation that brought it
     not_before: float = 0.0
     awaited: int = 0  # generation that the data plane is to report …
@@ -260,10 +260,11 @@ class BackingReconciler:
                 entry = self._world.table.entry(uid) or present.get(uid)
                 if entry is None:
                     continue
-                if memory.ensured.get(uid, 0.0) <= now:
+                annotations, trusted_until = memory.ensured.get(uid, (None, 0.0))
+                if trusted_until <= now or annotations != entry.get("annotations"):
                     provisioned = await self._ensure_subscription(channel, entry)
                     if provisioned.ready:
-                        memory.ensured[uid] = now + _TRUST_S
+                        memory.ensured[uid] = entry.get("annotations"), now + _TRUST_S
                     else:
                         unready[uid] = provisioned
                         if uid not in present:

@@ -39,7 +39,13 @@ from eventing.resources.fielderror import FieldErrors
 from eventing.resources.immutable import CHANNEL_SPEC, SUBSCRIPTION_SPEC, immutable_errors
 from eventing.resources.kinds import Admission, Column, Kind, Object
 from eventing.resources.schema import Int64, Model, object_schema
-from eventing.resources.subscribers import CONCURRENCY_ANNOTATION, CONCURRENCY_LIMIT
+from eventing.resources.subscribers import (
+    CONCURRENCY_ANNOTATION,
+    CONCURRENCY_LIMIT,
+    GROUP_ANNOTATION,
+    ORDER_ANNOTATION,
+    ORDERS,
+)
 
 __all__ = ["CHANNEL", "EVENTING_KINDS", "SUBSCRIPTION"]
 
@@ -197,8 +203,9 @@ def _default_subscription(obj: Object, _admission: Admission) -> None:
 
 def _validate_subscription(obj: Object, old: Object | None, _admission: Admission) -> None:
     spec = obj.get("spec") or {}
-    errors = _subscription_spec_errors(spec).via("spec") + _concurrency_errors(obj)
+    errors = _subscription_spec_errors(spec).via("spec") + _option_errors(obj)
     if old is not None:
+        errors += _group_errors(obj, old)
         errors += immutable_errors(SUBSCRIPTION_SPEC, old.get("spec") or {}, spec)
     errors.raise_if_any()
 
@@ -220,15 +227,29 @@ def _subscription_spec_errors(spec: Object) -> FieldErrors:
     return errors
 
 
-def _concurrency_errors(obj: Object) -> FieldErrors:
-    text = (obj["metadata"].get("annotations") or {}).get(CONCURRENCY_ANNOTATION)
-    if text is None or (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= CONCURRENCY_LIMIT):
+def _option_errors(obj: Object) -> FieldErrors:
+    annotations = obj["metadata"].get("annotations") or {}
+    errors = FieldErrors()
+    text = annotations.get(CONCURRENCY_ANNOTATION, "1")
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= CONCURRENCY_LIMIT):
+        errors += FieldErrors.invalid(
+            text,
+            f"metadata.annotations.[{CONCURRENCY_ANNOTATION}]",
+            f"expected a number from 1 (one delivery at a time, in order) to {CONCURRENCY_LIMIT}",
+        )
+    order = annotations.get(ORDER_ANNOTATION, ORDERS[0])
+    if order not in ORDERS:
+        errors += FieldErrors.invalid(order, f"metadata.annotations.[{ORDER_ANNOTATION}]", f"expected one of {', '.join(ORDERS)}")
+    return errors
+
+
+def _group_errors(obj: Object, old: Object) -> FieldErrors:
+    """The place of a Subscription is in its consumer group: in another one it would be another Subscription."""
+    group, before = ((each["metadata"].get("annotations") or {}).get(GROUP_ANNOTATION, "") for each in (obj, old))
+    if group == before:
         return FieldErrors()
-    return FieldErrors.invalid(
-        text,
-        f"metadata.annotations.[{CONCURRENCY_ANNOTATION}]",
-        f"expected a number from 1 (one delivery at a time, in order) to {CONCURRENCY_LIMIT}",
-    )
+    details = f'\t-: "{before}"\n\t+: "{group}"\ndelete the Subscription and make it again'
+    return FieldErrors.of("Immutable fields changed (-old +new)", f"metadata.annotations.[{GROUP_ANNOTATION}]", details=details)
 
 
 CHANNEL: Final = Kind(

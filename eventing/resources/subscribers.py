@@ -16,8 +16,10 @@ __all__ = [
     "CONCURRENCY_ANNOTATION",
     "CONCURRENCY_LIMIT",
     "DEFAULT_CONCURRENCY",
+    "GROUP_ANNOTATION",
     "JOURNAL_DATA_ANNOTATION",
     "OPTION_PREFIX",
+    "ORDERS",
     "ORDER_ANNOTATION",
     "Delivery",
     "Subscriber",
@@ -27,6 +29,8 @@ __all__ = [
 OPTION_PREFIX: Final = "eventing-mesh.dev/"
 CONCURRENCY_ANNOTATION: Final = OPTION_PREFIX + "concurrency"
 ORDER_ANNOTATION: Final = OPTION_PREFIX + "order"  # none | key | partition | subscription, as far as the channel keeps it
+ORDERS: Final = ("none", "key", "partition", "subscription")
+GROUP_ANNOTATION: Final = "group.id"  # Knative's: the consumer group to go on with, where the back end has such
 JOURNAL_DATA_ANNOTATION: Final = OPTION_PREFIX + "journal-data"  # of a channel: keep (default) | omit
 CONCURRENCY_LIMIT: Final = 1000
 DEFAULT_CONCURRENCY: Final = 10

@@ -339,6 +339,15 @@ async def test_a_subscription_waits_for_the_topic(shop: Shop) -> None:
     assert (said.ready, said.reason) == (False, "TopicNotFound")
 
 
+async def test_an_order_that_knative_does_not_know_is_named(shop: Shop) -> None:
+    obj = channel()
+    sub = subscriber(**{"kafka.eventing.knative.dev/delivery.order": "orderly"})
+    obj["spec"]["subscribers"] = [{"uid": sub.uid}]
+    said = await shop.provisioner.ensure_subscription(obj, sub)
+    assert (said.ready, said.reason) == (False, "InvalidAnnotation")
+    assert said.message.endswith("value: orderly. Allowed values [ ordered | unordered ]")
+
+
 async def test_a_channel_that_was_never_made_is_removed_without_kafka() -> None:
     provisioner = KafkaProvisioner(settings_of("127.0.0.1:1"))
     obj = channel()

@@ -200,6 +200,27 @@ class TestSubscription:
         obj["metadata"]["annotations"] = {"eventing-mesh.dev/concurrency": value}
         assert "metadata.annotations.[eventing-mesh.dev/concurrency]" in refusal(SUBSCRIPTION, obj)
 
+    def test_order_is_checked(self) -> None:
+        obj = subscription()
+        obj["metadata"]["annotations"] = {"eventing-mesh.dev/order": "key"}
+        SUBSCRIPTION.validate(obj, None, CREATE)
+        obj["metadata"]["annotations"] = {"eventing-mesh.dev/order": "keys"}
+        assert refusal(SUBSCRIPTION, obj) == (
+            "invalid value: keys: metadata.annotations.[eventing-mesh.dev/order]\n"
+            "expected one of none, key, partition, subscription"
+        )
+
+    @pytest.mark.parametrize(("before", "after"), [("", "mine"), ("mine", ""), ("mine", "other")])
+    def test_the_consumer_group_stays(self, before: str, after: str) -> None:
+        old, new = subscription(), subscription()
+        for obj, group in ((old, before), (new, after)):
+            obj["metadata"]["annotations"] = {"group.id": group} if group else {}
+        SUBSCRIPTION.validate(old, old, UPDATE)
+        assert refusal(SUBSCRIPTION, new, old, UPDATE) == (
+            "Immutable fields changed (-old +new): metadata.annotations.[group.id]\n"
+            f'\t-: "{before}"\n\t+: "{after}"\ndelete the Subscription and make it again'
+        )
+
 
 class TestBackingChannel:
     def test_annotations_are_defaulted_and_checked(self) -> None:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from eventing.runtime.mesh import Mesh
 from tests.support.waiting import DEADLINE_S
@@ -13,15 +14,15 @@ __all__ = ["mesh_thread"]
 
 
 @contextmanager
-def mesh_thread(data_dir: Path) -> Iterator[Mesh]:
-    """The mesh, ready; it is stopped at the end, and what went wrong in it is raised."""
+def mesh_thread(data_dir: Path, **options: Any) -> Iterator[Mesh]:
+    """The mesh with these `options`, ready; it is stopped at the end, and what went wrong in it is raised."""
     ready = threading.Event()
     failed: list[BaseException] = []
     found: list[tuple[Mesh, asyncio.AbstractEventLoop, asyncio.Event]] = []
 
     async def serve() -> None:
         stop = asyncio.Event()
-        async with Mesh(data_dir, drain_s=0.2) as mesh:
+        async with Mesh(data_dir, drain_s=0.2, **options) as mesh:
             found.append((mesh, asyncio.get_running_loop(), stop))
             ready.set()
             await stop.wait()

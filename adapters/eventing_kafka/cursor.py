@@ -20,7 +20,7 @@ from eventing.channels import ChannelHost, Consumer, Lag, Order
 from eventing.errors import InvalidEventError
 from eventing.event import Event
 from eventing_kafka.offsets import AHEAD_MAX, Offsets
-from eventing_kafka.partition import KafkaLease, Partition
+from eventing_kafka.partition import KafkaLease, Lane, Partition
 
 if TYPE_CHECKING:
     from eventing_kafka.channel import KafkaChannel
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 HELD_BYTES_MAX: Final = 32 << 20
 """Bytes of events that wait for another try; beyond it nothing new is handed out until some have an end."""
+_ORIGIN_MAX: Final = 200
 _RECEIPT_DIGITS: Final = 19  # of a number of 64 bits
 RECORD_OVERHEAD: Final = 1_000  # what a record weighs here besides its data
 
@@ -58,7 +59,7 @@ class KafkaCursor:
         self._consumer = consumer
         self._order = order
         self._source = source
-        self._receipts = f"{host.receipts}-"
+        self._receipts = f"{host.receipts}-".encode()
         self._knows = host.knows
         self._clock = host.clock
         self._ready: deque[KafkaLease] = deque()
@@ -68,53 +69,63 @@ class KafkaCursor:
         self._timer: asyncio.TimerHandle | None = None
         self._waking = False
         self._short = True  # the last `take` gave less than it was asked for
+        self.saved = True  # whether all that is settled is being written
         self.in_doubt = True  # it is not known which partitions are ours
         self._paused = False
         self._ended = False
+        self._stopped = True  # because of any of these three
         self._loop = asyncio.get_running_loop()
 
     # the worker's side
 
     def take(self, most: int) -> list[KafkaLease]:
         leases: list[KafkaLease] = []
-        if self.in_doubt or self._paused or self._ended:
+        if self._stopped:
             self._short = True
             return leases
-        back, ready = self._back, self._ready
-        while back and len(leases) < most:
+        back = self._back
+        while back and most > 0:
             lease = heapq.heappop(back)
             self._held_bytes -= lease.size
             lease.out = True
             leases.append(lease)
+            most -= 1
+        ready = self._ready
         if ready and self._held_bytes < HELD_BYTES_MAX:
-            receipts = self._receipts
-            while ready and len(leases) < most:
+            while ready and most > 0:
                 lease = ready.popleft()
                 partition = lease.partition
-                if lease.offset - partition.offsets.position >= AHEAD_MAX:
+                if lease.offset >= partition.offsets.position + AHEAD_MAX:
                     partition.far.append(lease)
                     continue
                 record = lease.record
                 lease.record = None
-                try:
-                    event, origin = decode(record.value, record.headers)
-                except InvalidEventError as error:
-                    event, origin = self._foreign(record, error), ""
-                lease.event = event
+                self._open(lease, record)
                 lease.out = True
+                leases.append(lease)
+                most -= 1
                 partition.unread -= 1
                 partition.unread_bytes -= lease.size
                 if partition.full and partition.roomy:
                     partition.full = False
                     self.member.room()
-                number = origin[len(receipts) :] if origin.startswith(receipts) else ""
-                if number.isdecimal() and len(number) < _RECEIPT_DIGITS and self._knows(int(number)):
-                    event.receipt = int(number)
-                else:
-                    self._consumer.arrived(event, origin)
-                leases.append(lease)
-        self._short = len(leases) < most
+        self._short = most > 0
         return leases
+
+    def _open(self, lease: KafkaLease, record: Any) -> None:
+        """Make the event of a record, and see to its receipt."""
+        try:
+            event, origin = decode(record.value, record.headers)
+        except InvalidEventError as error:
+            event, origin = self._foreign(record, error), b""
+        lease.event = event
+        receipts = self._receipts
+        if origin.startswith(receipts):
+            digits = origin[len(receipts) :]
+            if digits.isdigit() and len(digits) < _RECEIPT_DIGITS and self._knows(number := int(digits)):
+                event.receipt = number
+                return
+        self._consumer.arrived(event, origin[:_ORIGIN_MAX].decode("ascii", "replace"))
 
     def settle(self, lease: KafkaLease) -> bool:
         if not lease.out:
@@ -125,7 +136,9 @@ class KafkaCursor:
         del partition.known[offset]
         partition.bytes -= lease.size
         partition.offsets.settle(offset)
-        self.member.unsaved()
+        if self.saved:
+            self.saved = False
+            self.member.unsaved()
         lane = lease.lane
         if lane is not None:
             lane.taken -= 1
@@ -135,7 +148,7 @@ class KafkaCursor:
                     self._ready.append(lane.waiting.popleft())
                     if self._short and not self._waking:
                         self._wake_soon()
-                else:
+                elif lane.key is not None:
                     del partition.lanes[lane.key]
         if partition.far:
             self._draw_near(partition)
@@ -173,6 +186,7 @@ class KafkaCursor:
         self._ready.clear()
         for partition in self.partitions.values():
             partition.lanes.clear()
+            partition.lane = Lane(None)
             partition.far.clear()
             unread = []
             for lease in partition.known.values():
@@ -183,14 +197,21 @@ class KafkaCursor:
                 if lane is not None:
                     lane.taken += 1
             for lease in unread:
-                self._line_up(lease)
+                lease.lane = lane = partition.lane_of(lease, order)
+                if lane is not None and lane.taken:
+                    lane.waiting.append(lease)
+                    continue
+                if lane is not None:
+                    lane.taken = 1
+                self._ready.append(lease)
         self._wake_soon()
 
     def pause(self) -> None:
-        self._paused = True
+        self._paused = self._stopped = True
 
     def resume(self) -> None:
         self._paused = False
+        self._stopped = self.in_doubt or self._ended
         self._wake_soon()
 
     def lag(self) -> Lag:
@@ -200,7 +221,7 @@ class KafkaCursor:
         """Durable: what is not settled stays in Kafka, whatever `discard` says."""
         if self._ended:
             return
-        self._ended = True
+        self._ended = self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
         await self.member.leave(deadline)
@@ -231,7 +252,7 @@ class KafkaCursor:
 
     def _wake(self) -> None:
         self._waking = False
-        if (self._ready or self._back) and not (self._paused or self._ended or self.in_doubt):
+        if (self._ready or self._back) and not self._stopped:
             self._consumer.wake()
 
     def _set_timer(self) -> None:
@@ -265,31 +286,33 @@ class KafkaCursor:
             return
         now = self._clock()
         offsets = partition.offsets
+        known = partition.known
+        order = self._order
+        count = total = 0
         for record in records:
             if offsets.arrived(record.offset):
                 size = record.serialized_value_size + RECORD_OVERHEAD
-                lease = KafkaLease(partition, record, size, now)
-                partition.known[record.offset] = lease
-                partition.bytes += size
-                partition.unread += 1
-                partition.unread_bytes += size
-                self._line_up(lease)
+                known[record.offset] = lease = KafkaLease(partition, record, size, now)
+                count += 1
+                total += size
+                lane = lease.lane = partition.lane_of(lease, order)
+                if lane is None:
+                    self._ready.append(lease)
+                elif lane.taken:
+                    lane.waiting.append(lease)
+                else:
+                    lane.taken = 1
+                    self._ready.append(lease)
+        partition.bytes += total
+        partition.unread += count
+        partition.unread_bytes += total
         partition.full = partition.overfull
         if self._ready and self._short:
             self._wake()
 
-    def _line_up(self, lease: KafkaLease) -> None:
-        lease.lane = lane = lease.partition.lane_of(lease, self._order)
-        if lane is not None:
-            if lane.taken:
-                lane.waiting.append(lease)
-                return
-            lane.taken = 1
-        self._ready.append(lease)
-
     def doubt(self) -> None:
         """From now on it is not known which partitions are ours: nothing is handed out, what is out may yet be settled."""
-        self.in_doubt = True
+        self.in_doubt = self._stopped = True
 
     def owns(self, partitions: Iterable[Partition]) -> None:
         """These are ours, from now on; those that are no longer among them are lost, with what is out of them."""
@@ -299,6 +322,7 @@ class KafkaCursor:
         if gone:
             self._lose(gone)
         self.in_doubt = False
+        self._stopped = self._paused or self._ended
         self._wake_soon()
 
     def skip(self, number: int, first: int) -> None:

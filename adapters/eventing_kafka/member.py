@@ -325,6 +325,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _commit(self, consumer: AIOKafkaConsumer) -> None:
         self._unsaved.clear()
+        self._cursor.saved = True
         changed: dict[TopicPartition, OffsetAndMetadata] = {}
         partitions = []
         for partition in self._cursor.partitions.values():

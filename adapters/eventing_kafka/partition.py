@@ -79,8 +79,8 @@ class Partition:
         "committed",
         "far",
         "full",
-        "highwater",
         "known",
+        "lane",
         "lanes",
         "number",
         "offsets",
@@ -99,23 +99,22 @@ class Partition:
         self.unread = 0  # of these, how many were never handed out
         self.unread_bytes = 0
         self.full = False  # nothing is read of it for now
-        self.lanes: dict[bytes | None, Lane] = {}
+        self.lane = Lane(None)
+        self.lanes: dict[bytes, Lane] = {}  # by key
         self.far: deque[KafkaLease] = deque()  # too far beyond the oldest that is not settled
-        self.highwater: int | None = None
 
     def lane_of(self, lease: KafkaLease, order: Order) -> Lane | None:
-        """The lane in which the event goes; None: it goes by itself."""
-        if order is Order.NONE:
-            return None
-        key = None
+        """The lane in which the event goes; None: it goes by itself. That of a key goes with the last of its events, the
+        partition's own stays."""
         if order is Order.KEY:
             key = lease.key
             if key is None:
                 return None
-        lane = self.lanes.get(key)
-        if lane is None:
-            lane = self.lanes[key] = Lane(key)
-        return lane
+            lane = self.lanes.get(key)
+            if lane is None:
+                lane = self.lanes[key] = Lane(key)
+            return lane
+        return None if order is Order.NONE else self.lane
 
     @property
     def overfull(self) -> bool:

@@ -11,6 +11,7 @@ import base64
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Final
 
 from eventing.bindings.http import HOPS_HEADER, KNOWN_LENGTH, KNOWN_MAX, HeaderName, structured_head
@@ -29,13 +30,15 @@ FOREIGN_TYPE: Final = "dev.knative.kafka.event"
 _HOPS: Final = HOPS_HEADER.decode()
 _PARTITION_KEY_LINE: Final = b"ce-partitionkey: "
 _NAMES_MAX: Final = 4096  # distinct header names kept; they come from outside
+_PLANS_MAX: Final = 1024
+_LINES_MAX: Final = 1024
 _ID, _SOURCE, _TYPE, _SPECVERSION, _TIME = (1 << place for place in range(5))  # the bits of eventing.bindings.http
 _REQUIRED: Final = _ID | _SOURCE | _TYPE | _SPECVERSION
 _END: Final = HOPS_HEADER + b": %d\r\ncontent-length: %d\r\n\r\n"
 # What a value may consist of if it is to stand in a header of HTTP as it is: printable ASCII without space, quote and percent.
 _PLAIN: Final = bytes(byte for byte in range(0x21, 0x7F) if byte not in b'"%')
-# What is left of a head of so many lines once every such character is gone.
-_LEFT: Final = tuple(b" \r\n" * lines for lines in range(64))
+_TOKEN: Final = re.compile(r"[A-Za-z0-9-]+")
+_EXTENSION: Final = re.compile(r"[a-z0-9]+")
 _NOT_A_NAME: Final = re.compile(r"[^a-z0-9]")
 _NO_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
@@ -55,8 +58,11 @@ class _Received(dict[str, HeaderName]):
     """Name of a record's header → what it is called by HTTP, classified once."""
 
     def __missing__(self, name: str) -> HeaderName:
-        # A dash is not a Kafka attribute's, and what is neither `ce_` nor travels is dropped as by HTTP.
-        line = f"ce-{name[3:]}" if name.startswith("ce_") else name.lower() if not name.startswith("ce-") else "x"
+        if name.startswith("ce_"):
+            line = f"ce-{name[3:]}"
+        else:
+            # What HTTP cannot carry stays behind; and with a dash it is no attribute here.
+            line = name.lower() if _TOKEN.fullmatch(name) and not name.startswith("ce-") else "-"
         header = HeaderName(line.encode("utf-8", "replace"))
         if len(self) < _NAMES_MAX and len(name) <= 64:
             self[name] = header
@@ -103,71 +109,128 @@ def encode(event: Event, receipt: bytes) -> tuple[bytes | None, bytes, list[tupl
     return key, value, headers
 
 
-def decode(value: bytes | None, headers: Headers) -> tuple[Event, str]:
-    """The event of a record, validated, and the text of the receipt with which it was accepted ("" where there is none).
+class _Plan:
+    """How records with the same header names in the same order are read; one producer's are alike.
+
+    `known` picks the values of which only those found valid are let through, and `lines` has the lines that they make: they
+    repeat from record to record. `varied` picks the others, `varied_lines` is what they make, `left` what is left of that once
+    all that may stand in a header is gone. Not `plain`: such records are read thoroughly.
+    """
+
+    __slots__ = (
+        "hops", "judges", "known", "known_lines", "left", "lines", "origin", "plain", "raw_id", "time", "travelling", "varied",
+        "varied_lines",
+    )  # fmt: skip
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        known: list[int] = []
+        varied: list[int] = []
+        self.lines: dict[object, bytes] = {}
+        self.judges: list[set[bytes]] = []
+        self.travelling: list[tuple[int, bytes]] = []
+        self.raw_id = self.time = self.hops = self.origin = -1
+        known_lines, varied_lines = b"", b""
+        extensions = {"datacontenttype", "dataschema", "schemaurl"}
+        seen = 0
+        plain = True
+        for position, key in enumerate(names):
+            name = _RECEIVED[key]
+            if name.bit:
+                plain = plain and not seen & name.bit
+                seen |= name.bit
+                if name.known is not None:
+                    known.append(position)
+                    self.judges.append(name.known)
+                    known_lines += name.line + b"%b\r\n"
+                    continue
+                if name.bit == _ID:
+                    self.raw_id = position
+                elif name.bit == _TIME:
+                    self.time = position
+            elif name.attribute is not None:
+                # Names that are given twice, are none, or have a rule for their value are for the thorough way.
+                plain = plain and bool(_EXTENSION.fullmatch(name.attribute)) and name.attribute not in extensions
+                extensions.add(name.attribute)
+            elif name.travels:
+                self.travelling.append((position, name.lower))
+            else:
+                if name.hops:
+                    plain = plain and self.hops < 0
+                    self.hops = position
+                elif key == RECEIPT_HEADER:
+                    self.origin = position
+                continue
+            varied.append(position)
+            varied_lines += name.line + b"%b\r\n"
+        self.plain = plain and seen & _REQUIRED == _REQUIRED and b"%" not in (known_lines + varied_lines).replace(b"%b\r\n", b"")
+        self.left = b" \r\n" * len(varied)
+        self.known_lines, self.varied_lines = known_lines, varied_lines
+        if self.plain:  # two are required of both, so each gives a tuple
+            self.known, self.varied = itemgetter(*known), itemgetter(*varied)
+
+    def judged(self, values: tuple[bytes, ...]) -> bytes | None:
+        """The lines of values that are all known to be valid; None where one is not."""
+        if not all(value in judge for value, judge in zip(values, self.judges, strict=True)):
+            return None
+        if len(self.lines) >= _LINES_MAX:
+            self.lines.clear()
+        lines = self.lines[values] = self.known_lines % values
+        return lines
+
+
+class _Plans(dict[tuple[str, ...], _Plan]):
+    def __missing__(self, names: tuple[str, ...]) -> _Plan:
+        plan = _Plan(names)
+        if len(self) < _PLANS_MAX and len(names) <= 32 and sum(map(len, names)) <= 1024:
+            self[names] = plan
+        return plan
+
+
+_PLANS: Final = _Plans()
+
+
+def decode(value: bytes | None, headers: Headers) -> tuple[Event, bytes]:
+    """The event of a record, validated, and the text of the receipt with which it was accepted (b"" where there is none).
 
     Raises InvalidEventError naming every fault: the record is no CloudEvent.
 
-    As by HTTP nearly every event is plain, and its head is made of its values as they are (bindings.http.decode); here they
-    must be looked at, since no parser of HTTP has been over them.
+    As by HTTP nearly every event is plain, and its head is made of its values as they are (bindings.http.decode). Here they
+    must be looked at for what would break out of the head, since no parser of HTTP has been over them.
     """
-    lines: list[bytes] = []
-    content_type: bytes | None = None
+    event = None
+    if headers:
+        names, values = zip(*headers, strict=True)
+        plan = _PLANS[names]
+        if plan.plain:
+            event = _decode_plainly(plan, values, value or b"")
+    if event is None:
+        return _decode_thoroughly(value or b"", headers)
+    return event, values[plan.origin] or b"" if plan.origin >= 0 else b""
+
+
+def _decode_plainly(plan: _Plan, values: tuple[bytes, ...], data: bytes) -> Event | None:
+    """None: a value is missing, empty, invalid, not known to be valid, or would have to be encoded."""
+    known = plan.known(values)
+    lines = plan.lines.get(known) or plan.judged(known)
+    varied = plan.varied(values)
+    if lines is None or b"" in varied or None in varied:
+        return None
+    head = plan.varied_lines % varied
+    if head.translate(None, _PLAIN) != plan.left or (plan.time >= 0 and not is_timestamp(values[plan.time])):
+        return None
+    hops = _hops(values[plan.hops]) if plan.hops >= 0 else 0
     travelling: tuple[tuple[bytes, bytes], ...] = ()
-    seen = hops = 0
-    raw_id = b""
-    origin = ""
-    received = _RECEIVED
-    for key, text in headers:
-        name = received[key]
-        bit = name.bit
-        if bit:
-            if not text or seen & bit:
-                break
-            known = name.known
-            if known is not None:
-                if text not in known:
-                    break
-                if name.attribute == "datacontenttype":
-                    content_type = text
-                    seen |= bit
-                    continue
-            elif bit == _ID:
-                raw_id = text
-            elif bit == _TIME and not is_timestamp(text):
-                break
-            seen |= bit
-            lines.append(name.line + text)
-        elif name.attribute is not None:
-            break
-        elif name.travels:
-            if text is None:
-                break
-            travelling += ((name.lower, text),)
-            lines.append(name.line + text)
-        elif name.hops:
-            hops = max(hops, _hops(text))
-        elif key == RECEIPT_HEADER:
-            origin = _text(text)
-    else:
-        count = len(lines)
-        if seen & _REQUIRED == _REQUIRED and count < len(_LEFT):
-            lines.append(b"")
-            head = b"\r\n".join(lines)
-            if head.translate(None, _PLAIN) == _LEFT[count]:
-                data = value or b""
-                if content_type is not None:
-                    head = b"%bcontent-type: %b\r\n" % (head, content_type)
-                return Event.of_head(head + _END % (hops + 1, len(data)), data, raw_id, travelling, hops), origin
-    return _decode_thoroughly(value or b"", headers)
+    if plan.travelling:
+        travelling = tuple([(name, values[position]) for position, name in plan.travelling])
+    return Event.of_head(b"%b%b" % (lines, head) + _END % (hops + 1, len(data)), data, values[plan.raw_id], travelling, hops)
 
 
-def _decode_thoroughly(data: bytes, headers: Headers) -> tuple[Event, str]:
+def _decode_thoroughly(data: bytes, headers: Headers) -> tuple[Event, bytes]:
     attributes: dict[str, str] = {}
     travelling: list[tuple[bytes, bytes]] = []
     faults: list[Fault] = []
     hops = 0
-    origin = ""
+    origin = b""
     structured = False
     for key, text in headers:
         name = _RECEIVED[key]
@@ -191,7 +254,7 @@ def _decode_thoroughly(data: bytes, headers: Headers) -> tuple[Event, str]:
         elif name.travels and text and not text.translate(None, _PLAIN + b' "%'):
             travelling.append((name.lower, text))  # what HTTP cannot carry is not the event's and stays behind
         elif key == RECEIPT_HEADER:
-            origin = _text(text)
+            origin = text or b""
     if structured:
         media_type = attributes["datacontenttype"].partition(";")[0].strip().lower()
         if media_type.encode() != STRUCTURED_MEDIA_TYPE:
@@ -215,10 +278,6 @@ def _decode_thoroughly(data: bytes, headers: Headers) -> tuple[Event, str]:
 def _hops(text: bytes | None) -> int:
     digits = (text or b"").strip()[:6]
     return int(digits) if digits.isdigit() else 0
-
-
-def _text(text: bytes | None) -> str:
-    return (text or b"")[:200].decode("ascii", "replace")
 
 
 def foreign_event(

@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import back_ends
 from tests.support.docker import compose
-from tests.support.kafka import fixtures
-from tests.support.kafka.back_end import REMEDY, find_back_end
+from tests.support.kafka import fixtures as kafka_fixtures
+from tests.support.kafka.back_end import KAFKA
 from tests.support.services import Engine
 
-kafka, private_kafka, reaper = fixtures.kafka, fixtures.private_kafka, fixtures.reaper
+reaper = back_ends.reaper
+kafka, private_kafka = kafka_fixtures.kafka, kafka_fixtures.private_kafka
+BROKERS = (KAFKA,)
 
 # A failing example prints how to run it again; two shared cores are no place for per-example deadlines.
 settings.register_profile("mesh", print_blob=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -53,6 +56,7 @@ _KUBECTL_VERSIONS = pytest.StashKey[list[str]]()
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_LEFT_OUT] = []
     config.stash[_KUBECTL_VERSIONS] = []
+    config.stash[back_ends.USED] = []
     named = {point.name for point in entry_points(group="eventing.channels")}
     if "memory" not in named:
         raise pytest.UsageError("the mesh is not installed here, so its channels are not found: pip install -e .")
@@ -83,9 +87,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             config.stash[_KUBECTL_VERSIONS] = [_version(path) for path in paths]
         if needing and not paths:
             _leave_out(config, needing, tool, remedy)
-    needing = [item for item in items if item.get_closest_marker("kafka")]
-    if needing and find_back_end() is None:  # only asked for where it is needed: it takes a moment
-        _leave_out(config, needing, "kafka", REMEDY)
+    for broker in BROKERS:
+        needing = [item for item in items if item.get_closest_marker(broker.name)]
+        if needing and broker.found is None:  # only asked for where it is needed: it takes a moment
+            _leave_out(config, needing, broker.name, broker.remedy)
     needing = [item for item in items if item.get_closest_marker("docker")]
     if needing and (remedy := compose.missing()):
         _leave_out(config, needing, "docker", remedy, must=IN_CI and Engine.find() is not None)
@@ -102,7 +107,7 @@ def _leave_out(config: pytest.Config, needing: list[pytest.Item], tool: str, rem
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if versions := config.stash[_KUBECTL_VERSIONS]:
         terminalreporter.write_line(f"with kubectl {', '.join(versions)}")
-    if used := config.stash.get(fixtures.USED, ""):
+    for used in config.stash[back_ends.USED]:
         terminalreporter.write_line(used)
     for tool, remedy, left_out in config.stash[_LEFT_OUT]:
         terminalreporter.section(f"left out: no {tool} here; {remedy}", yellow=True)

@@ -13,7 +13,7 @@ from typing import Final
 
 from eventing.testing.proxy import TcpProxy
 from tests.support.authority import Authority
-from tests.support.kafka.back_end import BackEnd
+from tests.support.back_ends import BackEnd
 from tests.support.ports import reserve_ports
 from tests.support.reaper import Reaper
 from tests.support.services import ContainerService, ProcessService, Service

@@ -9,22 +9,14 @@ from typing import Final
 
 import pytest
 
-from tests.support.kafka.back_end import REMEDY, find_back_end
+from tests.support.back_ends import USED
+from tests.support.kafka.back_end import KAFKA
 from tests.support.kafka.broker import KafkaBroker
 from tests.support.reaper import Reaper
 
-__all__ = ["USED", "kafka", "private_kafka", "reaper"]
+__all__ = ["kafka", "private_kafka"]
 
 _QUICKLY_BACK: Final = {"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500"}  # from 9 s and 2 s
-USED = pytest.StashKey[str]()
-
-
-@pytest.fixture(scope="session")
-def reaper() -> Iterator[Reaper]:
-    """Ends what the session has started, also when the session is killed."""
-    made = Reaper()
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +26,8 @@ def kafka(reaper: Reaper, request: pytest.FixtureRequest) -> Iterator[KafkaBroke
     try:
         made.start()
         yield made
-        request.config.stash[USED] = f"with Kafka {made.version} {made.back_end}"  # it says its version a moment after it serves
+        # It says its version a moment after it serves.
+        request.config.stash[USED].append(f"with Kafka {made.version} {made.back_end}")
     finally:
         made.remove()
 
@@ -57,6 +50,4 @@ def private_kafka(reaper: Reaper) -> Iterator[Callable[..., KafkaBroker]]:
 
 
 def _make(reaper: Reaper, properties: Mapping[str, str] | None) -> KafkaBroker:
-    back_end = find_back_end()
-    assert back_end is not None, f"a test that uses Kafka must be marked with pytest.mark.kafka; {REMEDY}"
-    return KafkaBroker(back_end, reaper, properties=properties)
+    return KafkaBroker(KAFKA.get(), reaper, properties=properties)

@@ -15,11 +15,14 @@ from tests.support import back_ends
 from tests.support.docker import compose
 from tests.support.kafka import fixtures as kafka_fixtures
 from tests.support.kafka.back_end import KAFKA
+from tests.support.rabbitmq import fixtures as rabbitmq_fixtures
+from tests.support.rabbitmq.back_end import RABBITMQ
 from tests.support.services import Engine
 
 reaper = back_ends.reaper
 kafka, private_kafka = kafka_fixtures.kafka, kafka_fixtures.private_kafka
-BROKERS = (KAFKA,)
+rabbitmq, private_rabbitmq = rabbitmq_fixtures.rabbitmq, rabbitmq_fixtures.private_rabbitmq
+BROKERS = (KAFKA, RABBITMQ)
 
 # A failing example prints how to run it again; two shared cores are no place for per-example deadlines.
 settings.register_profile("mesh", print_blob=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -24,7 +24,7 @@ from tests.bench.configuring import ConfiguredMesh, Entrance  # noqa: E402
 from tests.bench.report import grid  # noqa: E402
 from tests.bench.rounds import Range, Rig, Throughput, latencies, throughputs  # noqa: E402
 from tests.bench.systems import Case, System, python, read_port  # noqa: E402
-from tests.support.kafka.back_end import REMEDY, find_back_end  # noqa: E402
+from tests.support.kafka.back_end import KAFKA  # noqa: E402
 from tests.support.kafka.broker import KafkaBroker  # noqa: E402
 from tests.support.reaper import Reaper  # noqa: E402
 
@@ -69,9 +69,9 @@ def _shown(values: Range, form: str) -> str:
 
 def section(quick: bool) -> list[str]:
     """The part of docs/benchmarks.md."""
-    back_end = find_back_end()
+    back_end = KAFKA.found
     if back_end is None:
-        return _said(TITLE, "", f"Left out, since there was no Kafka: {REMEDY}.")
+        return _said(TITLE, "", f"Left out, since there was no Kafka: {KAFKA.remedy}.")
     with ExitStack() as stack:
         reaper = Reaper()
         stack.callback(reaper.close)

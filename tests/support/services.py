@@ -43,6 +43,9 @@ class Service(Protocol):
     def log(self) -> str:
         """What it has written so far."""
 
+    def run(self, command: Sequence[str]) -> str:
+        """What another program says that is run beside it. Raises AssertionError with that where it fails."""
+
     def remove(self) -> None:
         """Kill it if it lives, with what it kept, but for the directories it was given. Works more than once."""
 
@@ -155,6 +158,12 @@ class ContainerService:
     def log(self) -> str:
         return str(self._container.logs().decode(errors="replace"))
 
+    def run(self, command: Sequence[str]) -> str:
+        code, told = self._container.exec_run(list(command))
+        text = str(told.decode(errors="replace"))
+        assert code == 0, f"{command}: {text}"
+        return text
+
     def remove(self) -> None:
         if self._started:
             self._started = False
@@ -208,6 +217,22 @@ class ProcessService:
 
     def log(self) -> str:
         return self._log.read_text(errors="replace")
+
+    def run(self, command: Sequence[str]) -> str:
+        done = subprocess.run(
+            command,
+            cwd=self._directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=os.environ | self._environment,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout}"
+        return done.stdout
 
     def remove(self) -> None:
         if self.running():

@@ -12,7 +12,7 @@ from typing import Final, Self
 
 import yaml
 
-from tests.support.kafka.back_end import REMEDY, find_back_end
+from tests.support.kafka.back_end import KAFKA
 from tests.support.ports import reserve_ports
 
 __all__ = ["Compose", "missing"]
@@ -41,9 +41,9 @@ def missing() -> str:
     """
     if not compose_command():
         return "install Docker Compose"
-    kafka = find_back_end()
+    kafka = KAFKA.found
     if kafka is None or not kafka.image:
-        return REMEDY
+        return KAFKA.remedy
     if not os.environ.get(_IMAGE):
         return f"build the mesh's image and give its name: {_IMAGE}=$(bash tests/support/docker/mesh.sh)"
     return ""
@@ -55,7 +55,7 @@ class Compose:
     def __init__(self) -> None:
         self.ingress_port, self.api_port, self.metrics_port, kafka_port = reserve_ports(4)
         self.project = f"eventing-mesh-test-{uuid.uuid4().hex[:12]}"
-        kafka = find_back_end()
+        kafka = KAFKA.found
         assert kafka is not None, f"a test that uses Compose must be marked with pytest.mark.docker; {missing()}"
         self._command = [*compose_command(), "-f", str(_FILE)]
         self._environment = os.environ | {

@@ -303,9 +303,9 @@ async def test_who_is_behind_is_reported_and_who_keeps_up_is_not(sink: Sink) -> 
         await until(lambda: api.applied("orders") == 1)
         for number in range(3):
             assert await one.send(str(number)) == 202
-        await until(lambda: api.lag.get("slow"))
+        await until(lambda: (api.lag.get("slow") or {}).get("events") == 3)
         behind = api.lag["slow"]
-        assert (behind["subscription"], behind["events"]) == ("default/slow", 3)
+        assert behind["subscription"] == "default/slow"
         assert 0 <= (datetime.now(UTC) - datetime.fromisoformat(behind["oldest"])).total_seconds() < 20
         patches = api.patches
         await asyncio.sleep(0.3)

@@ -21,7 +21,7 @@ from eventing.runtime.settings import Endpoints
 __all__ = ["Answer", "MeshClient", "NotRunningError"]
 
 _TIMEOUT_S = 35.0  # longer than the ingress may take to answer
-_ASKED_S = 10.0  # how long one of several data-plane processes may take: the others have answered by then
+_ASKED_S = 10.0  # how long a data-plane process may take to answer a question, where others have answered or none may come
 
 
 class NotRunningError(EventingError):
@@ -114,7 +114,7 @@ class MeshClient:
     def tail(self, url: str, after: str, *, wait_s: float, **wanted: str) -> dict[str, Any]:
         """What happened after a position (Feed) in the data-plane process that answers at `url`: "" is now. `wanted`: channel,
         subscription, type, failed. Raises as `trace`. eventing.runtime.feeds asks all of them."""
-        return self._ask(url, "/tail", {"after": after, "wait_s": f"{wait_s:g}", **wanted})
+        return self._ask(url, "/tail", {"after": after, "wait_s": f"{wait_s:g}", **wanted}, timeout_s=wait_s + _ASKED_S)
 
     def standing(self, namespace: str, name: str) -> tuple[dict[str, Any] | None, list[str]]:
         """How a Subscription stands in all data-plane processes together (Standing), None where it is in force in none; and those
@@ -167,7 +167,10 @@ class MeshClient:
         """A question to the local API of one data-plane process; the connection is kept for the next one."""
         connection = self._queries.get(url)
         if connection is None:
-            connection = self._queries[url] = _connection(url, timeout_s=timeout_s)
+            connection = self._queries[url] = _connection(url)
+        connection.timeout = timeout_s
+        if connection.sock is not None:
+            connection.sock.settimeout(timeout_s)
         given = urlencode({name: value for name, value in query.items() if value})
         target = f"/api/v1{path}" + (f"?{given}" if given else "")
         try:
@@ -175,6 +178,8 @@ class MeshClient:
         except NotRunningError:
             connection.close()
             raise
+        if answer.status == 503:  # it is stopping, and perhaps about to be started again
+            raise NotRunningError(f"the mesh does not answer on {connection.host}:{connection.port} ({answer.problem})")
         if answer.status == 404:
             raise ObjectNotFoundError(404, "NotFound", answer.problem)
         if answer.status != 200:
@@ -197,14 +202,14 @@ class MeshClient:
         self.close()
 
 
-def _connection(url: str, trusted: Path | None = None, *, timeout_s: float = _TIMEOUT_S) -> http.client.HTTPConnection:
+def _connection(url: str, trusted: Path | None = None) -> http.client.HTTPConnection:
     parts = urlsplit(url)
     if parts.scheme == "http":
-        return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
+        return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
     context = ssl.create_default_context()
     if trusted is not None and (pem := trusted.read_text()):
         context.load_verify_locations(cadata=pem)
-    return http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=timeout_s, context=context)
+    return http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S, context=context)
 
 
 def _request(

@@ -212,6 +212,19 @@ def test_where_no_process_answers_it_ends() -> None:
         assert isinstance(told if isinstance(told, EventingError) else following.next(), NotRunningError)
 
 
+def test_a_process_that_is_stopping_is_waited_for(two: tuple[Process, Process]) -> None:
+    with Following(lambda: client(two[0].url, two[1].url)) as following:
+        two[1].status = 503
+        two[0].happens()
+        two[1].happens()
+        assert following.next().notes == ["1 of 2 data-plane processes does not answer; waiting for it: embedded-1"]
+        two[1].status = 200
+        two[1].happens(restarted=True)
+        assert following.next().notes == [
+            "the data-plane process embedded-1 was started again; what happened meanwhile is not told"
+        ]
+
+
 def test_a_question_that_is_refused_ends_it() -> None:
     with Process(status=401) as process, Following(lambda: client(process.url)) as following:
         process.happens()

@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
-from aiokafka.errors import KafkaError
+import aiokafka.conn
+from aiokafka.conn import AIOKafkaConnection, CloseReason
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from eventing_kafka.faults import words_of
 
@@ -19,6 +21,26 @@ __all__ = ["start", "stop", "told"]
 logger = logging.getLogger(__name__)
 
 _HOLD_S: Final = 1.0
+
+
+class _Connection(AIOKafkaConnection):  # type: ignore[misc]
+    """A connection that breaks in the way that the client's tasks expect, whatever event loop it runs on.
+
+    uvloop raises RuntimeError where something is written to a connection that was reset in the same turn of the loop. The
+    consumer's fetching ends by that, silently and for good: nothing is delivered any more, and the member stays in its group.
+    """
+
+    def send(self, request: Any, expect_response: bool = True) -> Any:
+        try:
+            return super().send(request, expect_response)
+        except KafkaError:  # a RuntimeError too
+            raise
+        except RuntimeError as error:
+            self.close(reason=CloseReason.CONNECTION_BROKEN)
+            raise KafkaConnectionError(f"Connection at {self.host}:{self.port} broken: {error}") from error
+
+
+aiokafka.conn.AIOKafkaConnection = _Connection  # the client takes no other way to be given one
 
 
 async def start(client: Any, startable: Any, within_s: float) -> None:

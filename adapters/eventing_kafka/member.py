@@ -212,8 +212,9 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
             loop.create_task(self._save(consumer), name=f"kafka saves {self._group}"),
             loop.create_task(_until(self._renew)),
         }
+        fetching = consumer._fetcher.error_future  # noqa: SLF001 - the client does not say that it has ended: `getmany` just waits
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({*tasks, fetching}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()

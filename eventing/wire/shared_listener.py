@@ -7,7 +7,6 @@ for: what nobody has taken after that moment is taken, the more at a time the lo
 """
 
 import asyncio
-import errno
 import logging
 import mmap
 import socket
@@ -22,9 +21,8 @@ log = logging.getLogger(__name__)
 LEAVE_S: Final = 0.001  # how long a connection is left to the others
 PATIENCE: Final = 16  # connections that nobody else has taken in time, until more than one is taken at once
 TOGETHER_MAX: Final = 64
-STARVED_S: Final = 1.0  # until the next try where this process may open no more files
+STARVED_S: Final = 1.0  # until the next try where none can be accepted: this process may open no more files, for one
 CLOSING_S: Final = 1.0  # for handshakes under way at the end
-_STARVED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Loads:
@@ -100,10 +98,8 @@ class SharedListener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return taken
             except OSError as error:
-                if error.errno not in _STARVED:
-                    raise
                 if not self._starved:
-                    log.error("no more connections can be accepted for now", extra={"error": error.strerror})
+                    log.error("no connection can be accepted for now", extra={"error": error.strerror or str(error)})
                 self._starved = True
                 self._pause(STARVED_S)
                 return taken

@@ -1,13 +1,17 @@
 """Several servers that accept from one socket: each gets its share, and none is waited for in vain."""
 
 import asyncio
+import errno
+import os
 import socket
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
+from typing import Any
 
 import pytest
 
+from eventing.wire import shared_listener
 from eventing.wire.server import HttpServer, Request
 from eventing.wire.shared_listener import Loads
 
@@ -28,9 +32,13 @@ class Shared:
     def loads(self, own: int) -> Loads:
         return Loads(self._file.fileno(), self._processes, own)
 
+    def duplicate(self) -> socket.socket:
+        """As a process inherits it."""
+        return self._socket.dup()
+
     async def server(self, own: int) -> HttpServer:
         server = HttpServer(lambda request: _answer(request, own))
-        await server.start(self._socket.dup(), loads=self.loads(own))
+        await server.start(self.duplicate(), loads=self.loads(own))
         self._stack.push_async_callback(server.aclose)
         return server
 
@@ -121,6 +129,36 @@ async def test_what_waits_at_the_end_is_taken(stack: AsyncExitStack) -> None:
     for reader, writer in streams:
         assert await reader.read() == b"", "idle, so closed without a word"
         await _closed(writer)
+
+
+class Starving(socket.socket):
+    """A listening socket of a process that may open no more files, until it is told otherwise."""
+
+    starving = True
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if self.starving:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return super().accept()
+
+
+async def test_where_none_can_be_accepted_it_is_said_once_and_tried_again(
+    stack: AsyncExitStack, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_listener, "STARVED_S", 0.01)
+    shared = Shared(stack, 2)
+    starving = Starving(fileno=shared.duplicate().detach())
+    server = HttpServer(lambda request: _answer(request, 0))
+    await server.start(starving, loads=shared.loads(0))
+    stack.push_async_callback(server.aclose)
+    connecting = asyncio.create_task(shared.connect(3))
+    async with asyncio.timeout(10):
+        while not caplog.records:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    assert [record.getMessage() for record in caplog.records] == ["no connection can be accepted for now"]
+    starving.starving = False
+    assert await connecting == [0, 0, 0]
 
 
 async def test_an_accepted_socket_sends_small_answers_at_once(stack: AsyncExitStack) -> None:

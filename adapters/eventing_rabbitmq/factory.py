@@ -60,4 +60,6 @@ class RabbitmqChannelFactory:
         return NotInstalled()
 
     def open(self, channel: Object, host: ChannelHost) -> Channel:
-        raise NotImplementedError
+        from eventing_rabbitmq.channel import RabbitmqChannel
+
+        return RabbitmqChannel(channel, host)

@@ -65,7 +65,7 @@ def queue_name_room(channel: Object) -> int:
 
 def is_ordered(subscriber: Subscriber) -> bool:
     """Whether the subscription gets one event at a time, over all processes: then RabbitMQ lets only one of them consume."""
-    return subscriber.order == "subscription" or (not subscriber.order and subscriber.concurrency == 1)
+    return subscriber.order == "subscription" or (subscriber.order != "none" and subscriber.concurrency == 1)
 
 
 def queue_arguments(channel: Object, subscriber: Subscriber, *, no_delivery_limit: bool) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+"""What the flow half makes sure of in RabbitMQ whenever it has connected: the exchange, the queues of its cursors, their
+bindings.
+
+The provisioner makes them first; but what is deleted underneath, or was bound to an exchange that is gone, is made again here,
+since events that are acknowledged meanwhile would be due to nobody.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pamqp import commands
+
+from eventing.errors import EventingError
+from eventing.resources.kinds import Object
+from eventing.resources.subscribers import Subscriber
+from eventing_rabbitmq.connection import AmqpChannel, BrokerError
+from eventing_rabbitmq.line import Line
+from eventing_rabbitmq.names import delay_queue, delay_queue_arguments, exchange_of, queue_arguments, queue_of
+
+__all__ = ["Topology"]
+
+NOT_FOUND: Final = 404
+
+
+class Topology:
+    """One mesh channel's. All calls raise BrokerError and ConnectionLostError; one at a time is under way."""
+
+    def __init__(self, channel: Object, line: Line) -> None:
+        self._channel = channel
+        self._line = line
+        self._amqp: AmqpChannel | None = None
+        self._lock = asyncio.Lock()
+
+    async def exchange(self) -> None:
+        """The exchange exists."""
+        await self._call(commands.Exchange.Declare(exchange=exchange_of(self._channel), exchange_type="fanout", durable=True))
+
+    async def queue(self, subscriber: Subscriber) -> None:
+        """The subscription's queue exists and is bound; with other arguments than it would be made with today, it stays as it
+        is."""
+        name = queue_of(self._channel, subscriber.uid)
+        try:
+            await self._call(commands.Queue.Declare(queue=name, passive=True))
+        except BrokerError as error:
+            if error.code != NOT_FOUND:
+                raise
+            connection = await self._line.connected()
+            limited = not connection.version.startswith("3.")
+            arguments = queue_arguments(self._channel, subscriber, no_delivery_limit=limited)
+            await self._declare(name, arguments)
+        await self._call(commands.Queue.Bind(queue=name, exchange=exchange_of(self._channel), routing_key=""))
+
+    async def delay_queue(self, queue: str, delay_s: int) -> str:
+        """The queue exists in which events of `queue` wait for so long; its name."""
+        name = delay_queue(queue, delay_s)
+        await self._declare(name, delay_queue_arguments(self._channel, queue, delay_s))
+        return name
+
+    async def ready(self, queue: str) -> tuple[int, int]:
+        """How many messages of a queue are not handed out, and how many consumers it has."""
+        answer = await self._call(commands.Queue.Declare(queue=queue, passive=True))
+        return answer.message_count or 0, answer.consumer_count or 0
+
+    async def _declare(self, name: str, arguments: Mapping[str, Any]) -> None:
+        await self._call(commands.Queue.Declare(queue=name, durable=True, arguments=dict(arguments)))
+
+    async def _call(self, method: Any) -> Any:
+        async with self._lock:
+            if self._amqp is None:
+                connection = await self._line.connected()
+                self._amqp = await connection.channel(self)
+            return await self._amqp.call(method)
+
+    async def aclose(self) -> None:
+        if self._amqp is not None:
+            await self._amqp.close()
+
+    # the AMQP channel's side
+
+    def closed(self, error: EventingError) -> None:
+        self._amqp = None
+
+    def delivered(self, tag: int, header: bytes, body: bytes, *, again: bool, direct: bool) -> None:
+        """Nothing is consumed here."""
+
+    def confirmed(self, tag: int, *, multiple: bool, stored: bool) -> None:
+        """Nothing is published here."""
+
+    def returned(self, code: int, routing_key: bytes) -> None:
+        """Nothing is published here."""
+
+    def cancelled(self) -> None:
+        """Nothing is consumed here."""

@@ -30,10 +30,11 @@ _EXPORTER_LOGGER: Final = "opentelemetry.exporter.otlp"
 Attributes = Mapping[str, str | int | float | bool]
 
 
-def tracing(process: str) -> "Tracing | None":
+def tracing(process: str, instance: str = "") -> "Tracing | None":
     """What the environment (OTEL_*) asks for; None where that is nothing. A warning says what is asked for and not here.
 
-    `process` is the role, for `service.name` where the environment gives none.
+    `process` is the role, for `service.name` where the environment gives none; `instance` tells processes of one role apart
+    (`service.instance.id`).
     """
     environ = os.environ
     asked = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -59,7 +60,7 @@ def tracing(process: str) -> "Tracing | None":
             extra={"missing": error.name},
         )
         return None
-    return Tracing(OTLPSpanExporter(), process, environ)
+    return Tracing(OTLPSpanExporter(), process, environ, instance)
 
 
 class Span:
@@ -92,13 +93,15 @@ class Tracing:
     """Makes spans and has them exported. What the exporter cannot keep up with is dropped and counted: a collector that is slow
     or away costs the mesh a full queue of `queue_max` spans and nothing else."""
 
-    def __init__(self, exporter: "SpanExporter", process: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, exporter: "SpanExporter", process: str, environ: Mapping[str, str], instance: str = "") -> None:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
 
         self._export = _Export(exporter, environ)
         named = "OTEL_SERVICE_NAME" in environ or "service.name=" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
         resource = {"service.version": __version__} | ({} if named else {"service.name": f"eventing-{process}"})
+        if instance:  # whatever the environment says is said to each of them
+            resource["service.instance.id"] = instance
         provider = TracerProvider(resource=Resource.create(resource), shutdown_on_exit=False)
         provider.add_span_processor(_processor(self._export))
         self._tracer = provider.get_tracer("eventing", __version__)

@@ -58,7 +58,7 @@ class DataPlaneRole:
                     guard=address_guard(settings.delivery.allow_ranges, settings.delivery.deny_ranges),
                 ),
                 tls=tls.context if tls else None,
-                tracing=tracing("dataplane"),
+                tracing=tracing("dataplane", settings.data_plane if settings.workers > 1 else ""),
                 loads=_loads(settings),
             )
             async with asyncio.TaskGroup() as tasks:

@@ -260,6 +260,20 @@ async def test_refused_requests_have_spans_that_say_why(collector: Collector, sp
         assert not mesh.server.application._spans  # type: ignore[attr-defined]
 
 
+async def test_spans_of_several_processes_can_be_told_apart(collector: Collector) -> None:
+    for number in range(2):
+        made = tracing("dataplane", f"embedded-{number}")
+        assert made is not None
+        async with DataPlaneRig(tracing=made) as mesh:
+            mesh.channel("orders")
+            await mesh.accepted(make_event())
+        await asyncio.to_thread(made.close, 5.0)
+    found = await received(collector, 2, "receive")
+    assert {(span.service, span.instance) for span in found} == {
+        ("eventing-dataplane", f"embedded-{number}") for number in range(2)
+    }
+
+
 @pytest.mark.parametrize("away", ["nobody listens", "it refuses"])
 async def test_a_collector_that_is_away_costs_spans_and_nothing_else(
     collector: Collector, away: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

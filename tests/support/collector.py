@@ -32,6 +32,7 @@ class ReceivedSpan:
     end: int
     attributes: dict[str, Any]
     service: str
+    instance: str
 
 
 class Collector:
@@ -76,9 +77,10 @@ class Collector:
 
     def take(self, request: ExportTraceServiceRequest) -> None:
         for resource in request.resource_spans:
-            service = _attributes(resource.resource.attributes).get("service.name", "")
+            attributes = _attributes(resource.resource.attributes)
+            service, instance = (attributes.get(f"service.{name}", "") for name in ("name", "instance.id"))
             for scope in resource.scope_spans:
-                self.spans += [_received(span, service) for span in scope.spans]
+                self.spans += [_received(span, service, instance) for span in scope.spans]
 
     def wait(self, number: int, condition: Callable[[ReceivedSpan], bool] = lambda _span: True) -> list[ReceivedSpan]:
         """Those that meet the condition, once there are so many; by their start."""
@@ -99,11 +101,11 @@ class Collector:
         self._thread.join()
 
 
-def _received(span: Any, service: str) -> ReceivedSpan:
+def _received(span: Any, service: str, instance: str) -> ReceivedSpan:
     return ReceivedSpan(
         span.name, _KINDS.get(span.kind, str(span.kind)), span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex(),
         span.trace_state, span.status.code == 2, span.start_time_unix_nano, span.end_time_unix_nano,
-        _attributes(span.attributes), service,
+        _attributes(span.attributes), service, instance,
     )  # fmt: skip
 
 

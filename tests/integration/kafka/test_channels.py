@@ -173,10 +173,11 @@ async def test_without_config_map_and_with_one_that_comes_later(kafka: KafkaBrok
 
 
 async def test_a_broker_that_is_not_there_yet(private_kafka: Callable[..., KafkaBroker]) -> None:
-    broker = private_kafka()
+    # As Kafka comes: whoever asks about a topic makes it, with one partition. The data plane asks all the time.
+    broker = private_kafka({"auto.create.topics.enable": "true"})
     async with bench(broker.bootstrap) as mesh:
         name = fresh()
-        await mesh.channel(name)
+        await mesh.channel(name, spec={"numPartitions": 3})
         await mesh.subscription("s", name)
         assert await mesh.refused(name, "KafkaUnavailable") == f"Kafka cannot be reached: {broker.bootstrap}: Connection refused"
         await asyncio.to_thread(broker.start)
@@ -184,6 +185,19 @@ async def test_a_broker_that_is_not_there_yet(private_kafka: Callable[..., Kafka
         await mesh.ready(SUBSCRIPTION, "s")
         await mesh.send(name, "1")
         await mesh.arrived("s", "1")
+        made = await mesh.api.get(KAFKA_CHANNEL, "default", name)
+        assert made["status"]["annotations"]["eventing.knative.dev/topic.owner"] == "kafkachannel-controller"
+
+        await mesh.api.delete(KAFKA_CHANNEL, "default", name)
+        async with asyncio.timeout(_PATIENCE_S):
+            while (await mesh.api.list(KAFKA_CHANNEL))[0]:
+                await asyncio.sleep(0.05)
+        other = fresh()  # and everything for it is asked of the broker
+        await mesh.channel(other)
+        await mesh.ready(KAFKA_CHANNEL, other)
+        await mesh.send(other, "2")
+        async with contextlib.aclosing(KafkaCluster(KafkaSettings((broker.bootstrap,)))) as cluster:
+            assert await cluster.topic(f"knative-messaging-kafka.default.{name}") is None
 
 
 async def test_a_server_that_takes_connections_and_never_answers() -> None:

@@ -90,17 +90,16 @@ def delay_queues(queue: str) -> Iterator[str]:
     return (delay_queue(queue, delay_s) for delay_s in DELAYS_S)
 
 
-def delay_queue_arguments(channel: Object, queue: str, delay_s: int) -> Mapping[str, Any]:
+def delay_queue_arguments(queue: str, delay_s: int) -> Mapping[str, Any]:
     """The arguments of a delay queue, which is durable and bound to nothing. What has waited goes back to `queue`.
 
-    Between quorum queues an event leaves only when it has arrived. RabbitMQ does not promise that of classic ones: a node that
-    dies in that moment may take the event with it."""
-    arguments: dict[str, Any] = {
-        "x-queue-type": queue_type(channel),
+    Always a quorum queue: an event leaves it only when it has arrived. A classic one lets go of it first, so that a node that
+    dies in that moment takes the event with it."""
+    return {
+        "x-queue-type": QUORUM,
         "x-message-ttl": delay_s * 1000,
         "x-dead-letter-exchange": "",
         "x-dead-letter-routing-key": queue,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
     }
-    if queue_type(channel) == QUORUM:
-        arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
-    return arguments

@@ -18,7 +18,7 @@ from eventing_rabbitmq.connection import AmqpChannel, BrokerError
 from eventing_rabbitmq.line import Line
 from eventing_rabbitmq.names import delay_queue, delay_queue_arguments, exchange_of, queue_arguments, queue_of
 
-__all__ = ["Topology"]
+__all__ = ["NOT_FOUND", "Topology"]
 
 NOT_FOUND: Final = 404
 
@@ -54,7 +54,7 @@ class Topology:
     async def delay_queue(self, queue: str, delay_s: int) -> str:
         """The queue exists in which events of `queue` wait for so long; its name."""
         name = delay_queue(queue, delay_s)
-        await self._declare(name, delay_queue_arguments(self._channel, queue, delay_s))
+        await self._declare(name, delay_queue_arguments(queue, delay_s))
         return name
 
     async def ready(self, queue: str) -> tuple[int, int]:

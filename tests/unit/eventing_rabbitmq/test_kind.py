@@ -91,16 +91,16 @@ def test_names_in_rabbitmq() -> None:
 
 
 def test_queues_drop_nothing_by_themselves() -> None:
+    waiting = delay_queue_arguments("q", 8)
     for kind in ("quorum", "classic"):
-        for given in (queue_arguments(channel({"queueType": kind}), subscriber(), no_delivery_limit=False),
-                      delay_queue_arguments(channel({"queueType": kind}), "q", 8)):  # fmt: skip
-            assert given["x-queue-type"] == kind
-            assert not {"x-max-length", "x-max-length-bytes", "x-expires"} & set(given)
+        given = queue_arguments(channel({"queueType": kind}), subscriber(), no_delivery_limit=False)
+        assert given["x-queue-type"] == kind
+        for arguments in (given, waiting):
+            assert not {"x-max-length", "x-max-length-bytes", "x-expires"} & set(arguments)
     assert queue_arguments(channel(), subscriber(), no_delivery_limit=True)["x-delivery-limit"] == -1
     assert "x-delivery-limit" not in queue_arguments(channel({"queueType": "classic"}), subscriber(), no_delivery_limit=True)
-    waiting = delay_queue_arguments(channel(), "q", 8)
     assert (waiting["x-message-ttl"], waiting["x-dead-letter-exchange"], waiting["x-dead-letter-routing-key"]) == (8000, "", "q")
-    assert waiting["x-dead-letter-strategy"] == "at-least-once"
+    assert (waiting["x-queue-type"], waiting["x-dead-letter-strategy"]) == ("quorum", "at-least-once")
 
 
 @pytest.mark.parametrize(

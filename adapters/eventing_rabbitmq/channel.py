@@ -79,6 +79,7 @@ class RabbitmqChannel:
         self._way: Way | None = None
         self._way_known = asyncio.Event()
         self._cursors: dict[str, RabbitmqCursor] = {}
+        self.incomplete: set[str] = set()  # subscriptions whose queue was deleted: what is published would not get there
         self._retiring: set[asyncio.Task[None]] = set()
         self._closed = False
         self.configure(channel)
@@ -100,6 +101,8 @@ class RabbitmqChannel:
         way = self._way
         if way is None or self._closed:
             raise ChannelUnavailableError("the channel is closed" if self._closed else self._failure, retry_after=5.0)
+        if self.incomplete:
+            raise ChannelUnavailableError("the queue of a Subscription was deleted, and is not there again yet")
         return way.publisher.publish(events)
 
     def order(self, subscriber: Subscriber) -> Order:
@@ -120,6 +123,7 @@ class RabbitmqChannel:
 
     def detached(self, uid: str) -> None:
         self._cursors.pop(uid, None)
+        self.incomplete.discard(uid)
 
     def configure(self, channel: Object) -> None:
         self._channel = channel

@@ -7,6 +7,7 @@ loop leaves together. A connection that shows no sign of life for two heartbeats
 import asyncio
 import logging
 import struct
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, Protocol, cast
@@ -74,7 +75,7 @@ class AmqpChannel:
         self.ended: asyncio.Future[EventingError] = connection.loop.create_future()
         self._handler = handler
         self._lock = asyncio.Lock()
-        self._reply: asyncio.Future[Any] | None = None
+        self._replies: deque[asyncio.Future[Any]] = deque()  # those given up are there too: their answers come
         self._content: Callable[[bytes, bytes], None] | None = None
         self._header = b""
         self._left = 0
@@ -89,16 +90,15 @@ class AmqpChannel:
         async with self._lock:
             if self.ended.done():
                 raise self.ended.result()
-            self._reply = self.connection.loop.create_future()
+            reply: asyncio.Future[Any] = self.connection.loop.create_future()
+            self._replies.append(reply)
             self.connection.write(frame.marshal(method, self.number))
             try:
                 async with asyncio.timeout(within_s):
-                    return await self._reply
+                    return await reply
             except TimeoutError:
                 self.connection.abort(f"no answer to {method.name} within {within_s:g} s")
                 raise ConnectionLostError(self.connection.why) from None
-            finally:
-                self._reply = None
 
     async def close(self, within_s: float = CALL_TIMEOUT_S) -> None:
         """End it in order: what was written before is done when this returns."""
@@ -108,16 +108,25 @@ class AmqpChannel:
             await self.call(commands.Channel.Close(200, "", 0, 0), within_s)
         except (BrokerError, ConnectionLostError):
             return
-        self.end(ConnectionLostError("the AMQP channel is closed"))
 
     def end(self, error: EventingError) -> None:
         if self.ended.done():
             return
         self.ended.set_result(error)
         self.connection.channels.pop(self.number, None)
-        if self._reply is not None and not self._reply.done():
-            self._reply.set_exception(error)
+        for reply in self._replies:
+            if not reply.done():
+                reply.set_exception(error)
+        self._replies.clear()
         self._handler.closed(error)
+
+    def give_up(self) -> None:
+        """End it without waiting for that."""
+        if not self.ended.done():
+            nobody = self.connection.loop.create_future()
+            nobody.cancel()
+            self._replies.append(nobody)
+            self.connection.write(frame.marshal(commands.Channel.Close(200, "", 0, 0), self.number))
 
     def received(self, kind: int, payload: bytes) -> None:
         """A frame for this channel."""
@@ -162,8 +171,12 @@ class AmqpChannel:
         if isinstance(method, commands.Channel.Close):
             self.connection.write(frame.marshal(commands.Channel.CloseOk(), self.number))
             self.end(BrokerError(method.reply_code or 0, method.reply_text or ""))
-        elif self._reply is not None and not self._reply.done():
-            self._reply.set_result(method)
+        elif self._replies:
+            reply = self._replies.popleft()
+            if not reply.done():
+                reply.set_result(method)
+            if isinstance(method, commands.Channel.CloseOk):
+                self.end(ConnectionLostError("the AMQP channel is closed"))
 
 
 def _ignored(_header: bytes, _body: bytes) -> None:
@@ -309,7 +322,11 @@ class Connection(asyncio.Protocol):
         else:
             raise BrokerError(504, f"all {self.channel_max} AMQP channels of the connection are in use")
         channel = self.channels[self._next] = AmqpChannel(self, self._next, handler)
-        await channel.call(commands.Channel.Open())
+        try:
+            await channel.call(commands.Channel.Open())
+        except asyncio.CancelledError:
+            channel.give_up()
+            raise
         return channel
 
     async def greet(self, settings: RabbitmqSettings, name: str) -> None:

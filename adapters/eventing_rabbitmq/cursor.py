@@ -24,6 +24,7 @@ from eventing_rabbitmq.connection import AmqpChannel, BrokerError, ConnectionLos
 from eventing_rabbitmq.delays import step_of
 from eventing_rabbitmq.lease import NOTE_HEADER, UNTIL_HEADER, RabbitmqLease
 from eventing_rabbitmq.names import DELAYS_S
+from eventing_rabbitmq.topology import NOT_FOUND
 
 if TYPE_CHECKING:
     from eventing_rabbitmq.channel import RabbitmqChannel, Way
@@ -408,7 +409,12 @@ class RabbitmqCursor:
         """Nothing is published here."""
 
     def cancelled(self) -> None:
-        logger.warning("%s: its queue was deleted, and is made again; what was in it is gone", self._name)
+        if not self._ended:
+            logger.warning("%s: its queue was deleted, and is made again; what was in it is gone", self._name)
+            self._queue_gone()
+
+    def _queue_gone(self) -> None:
+        self._channel.incomplete.add(self.subscriber.uid)
         self._consuming = ""
         self._renew.set()
 
@@ -445,6 +451,7 @@ class RabbitmqCursor:
     async def _declare(self, way: "Way") -> None:
         await way.topology.exchange()
         await way.topology.queue(self.subscriber)
+        self._channel.incomplete.discard(self.subscriber.uid)
 
     async def _consume(self, amqp: AmqpChannel) -> None:
         """Consume as order and concurrency ask for now. What was handed out before stays so."""
@@ -461,11 +468,21 @@ class RabbitmqCursor:
         """How many messages may be here: those being attempted, as many that follow, and those that wait for another try."""
         return 1 if self._ordered else min(2 * self.subscriber.concurrency + self._held, 65535)
 
+    async def _poll(self, way: "Way") -> None:
+        """See how much is in the queue."""
+        self._arrived = 0
+        try:
+            ready, consumers = await way.topology.ready(self.queue)
+        except BrokerError as error:
+            if error.code != NOT_FOUND:
+                raise
+            self._queue_gone()  # the broker will have said so, or is about to
+        else:
+            self._polled = (ready, consumers, self._clock())
+
     async def _while_consuming(self, way: "Way", amqp: AmqpChannel) -> None:
         while not amqp.ended.done():
-            self._arrived = 0
-            ready, consumers = await way.topology.ready(self.queue)
-            self._polled = (ready, consumers, self._clock())
+            await self._poll(way)
             renew = self._loop.create_task(self._renew.wait())
             try:
                 either: list[asyncio.Future[Any]] = [amqp.ended, renew]

@@ -31,6 +31,7 @@ BATCH_OVERHEAD: Final = 61
 # Lengths, offset and timestamp of a record, its receipt, and the lengths of its headers beyond what the head's own marks make
 # up for.
 RECORD_OVERHEAD: Final = 160
+_SAME: Final = 4  # events without a key that go to the same partition one after the other
 _KEYS_MAX: Final = 16_384  # keys whose partition is remembered; murmur2 in Python costs more than all else of a publish
 
 
@@ -112,7 +113,7 @@ class Topic:
         self._producer = producer
         self._budget = budget
         self._keys: dict[bytes, int] = {}
-        self._turn = 0  # the partition that events without a key go to now
+        self._turns = 0  # events without a key so far
         self._early: deque[tuple[list[Event], asyncio.Future[None], float, int]] = deque()
         self._dirty: list[Partition] = []
         self._loop = asyncio.get_running_loop()
@@ -213,17 +214,15 @@ class Topic:
         return number
 
     def _unkeyed(self) -> Partition:
-        partition = self.partitions[self._turn]
-        if partition.stuck:
-            for _ in self.partitions:
-                self._next_turn()
-                partition = self.partitions[self._turn]
-                if not partition.stuck:
-                    break
+        """A few events to one partition, then to the next. Kafka's own clients fill a batch for one first, which is cheaper; but
+        what is delivered in order is delivered one at a time of a partition, and a burst in one would wait for itself."""
+        partitions = self.partitions
+        self._turns = turns = self._turns + 1
+        for ahead in range(len(partitions)):
+            partition = partitions[(turns // _SAME + ahead) % len(partitions)]
+            if not partition.stuck:
+                break
         return partition
-
-    def _next_turn(self) -> None:
-        self._turn = (self._turn + 1) % len(self.partitions)
 
     def known(self, partitions: int, max_message_bytes: int) -> None:
         """The topic is there, with so many partitions."""
@@ -279,8 +278,6 @@ class Topic:
             self._dirty.append(partition)  # `flush` is called when it is
             return
         batch = partition.under_way = partition.queue.popleft()
-        if self._turn == partition.number:
-            self._next_turn()
         sent = producer.send(self.name, partition.number, batch.builder)
         sent.add_done_callback(lambda future: self._sent(partition, batch, client, future))
 

@@ -24,6 +24,8 @@ from tests.support.manifests import CHANNEL, subscription
 from tests.support.up import COMMAND, Subscriber, Up, environment
 from tests.support.waiting import DEADLINE_S, eventually
 
+pytestmark = pytest.mark.timeout(180)  # up to nine processes start at the same time, on a machine that may be busy
+
 EVENT = {"ce-specversion": "1.0", "ce-type": "t", "ce-source": "/s", "ce-id": "1"}
 MESSAGING = "/apis/messaging.knative.dev/v1/namespaces/default"
 KINDS = ("inmemorychannels/orders", "channels/orders", "subscriptions/printer")

@@ -299,7 +299,8 @@ def foreign_event(
     if key:
         attributes["key"] = attributes["partitionkey"] = _readable(key)
     for name, text in _readable_headers(headers):
-        if name == "content-type":
+        # One of CloudEvents' own media types would make subscribers look for the event in the data, where none is.
+        if name == "content-type" and not text.strip().lower().startswith("application/cloudevents"):
             attributes["datacontenttype"] = text
         elif simple := _NOT_A_NAME.sub("", name.lower()):
             attributes.setdefault(f"kafkaheader{simple}", text)

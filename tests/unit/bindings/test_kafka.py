@@ -192,3 +192,10 @@ def test_a_foreign_record_is_told_of_as_knatives_source_tells() -> None:
         "kafkaheadermyheader": "v",
         "datacontenttype": "text/plain",
     }
+
+
+def test_a_structured_event_that_is_none_is_not_handed_on_as_one() -> None:
+    """Its content type would make the subscriber look for the event in the data."""
+    event = foreign_event("/kafka#t", 0, 5, -1, None, b"{}", [("content-type", b"application/cloudevents+json; charset=utf-8")])
+    assert b"\r\ncontent-type" not in event_head(event).lower()
+    assert event.attributes["kafkaheadercontenttype"] == "application/cloudevents+json; charset=utf-8"

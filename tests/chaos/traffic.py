@@ -68,7 +68,8 @@ class Traffic:
         self._stop = True
 
     async def run(self, producers: int = 2) -> None:
-        """Send until `stop`. An ingress that is away is no fault; whoever needs it to be there looks at `accepted`."""
+        """Send until `stop`; again if asked again. An ingress that is away is no fault; whoever needs it to be there looks at `accepted`."""
+        self._stop = False
         await asyncio.gather(*(self._produce(f"k{number}" if self.keyed else "") for number in range(producers)))
 
     async def _produce(self, key: str) -> None:

@@ -1,0 +1,116 @@
+"""Events that no subscriber takes, records that are no events, subscribers that are away, credentials that are wrong: each hurts
+only what it must, says so, and nobody spins."""
+
+import asyncio
+import base64
+import os
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from eventing.resources.core import SECRET
+from eventing.resources.kinds import Object
+from eventing.testing.sinks import Answer, Received
+from eventing_kafka import names
+from tests.chaos.kafka_rig import kafka_rig
+from tests.support.kafka.broker import PASSWORD, USER, KafkaBroker
+
+GARBAGE = 5
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
+
+
+async def test_poison_events_hold_up_nobody(tmp_path: Path, kafka: KafkaBroker) -> None:
+    """Every fourth event is refused for ever, and some records of the topic are no events: all others arrive, in order."""
+    strange: set[str] = set()
+
+    def refuse_every_fourth(received: Received) -> Answer:
+        id_ = received.event_id or ""
+        if not id_.isdigit():  # of a record that was no event: told so by its place
+            strange.add(id_)
+            return Answer()
+        return Answer(500) if int(id_) % 4 == 0 else Answer()
+
+    delivery = {"retry": 2, "backoffPolicy": "linear", "backoffDelay": "PT0.05S", "timeout": "PT10S"}
+    async with kafka_rig(tmp_path / "data", kafka.bootstrap, 1, share=0, delivery=delivery) as rig:
+        ordered = await rig.changes.subscribe("ordered", ordered=True)
+        unordered = await rig.changes.subscribe("unordered")
+        for each in (ordered, unordered):
+            rig.sink.always(each.path, refuse_every_fourth)
+        async with rig.load():
+            await rig.traffic.until(40)
+            await _garbage(kafka, names.topic_of({"metadata": {"namespace": "default", "name": rig.traffic.channel}}))
+            await rig.traffic.until(60)
+        await rig.sink.until(lambda: len(strange) == GARBAGE, within=30, what=f"{GARBAGE} records that are no events")
+        ends = await rig.balance(others=strange)
+        refused = {each.id for each in rig.traffic.accepted if each.number % 4 == 0}
+        for each in (ordered, unordered):
+            assert refused <= rig.sink.ids(each.dead)
+        assert ends["again"] == 0
+        await rig.stop()
+        assert all(id_.startswith("partition:") for id_ in strange)
+
+
+async def _garbage(kafka: KafkaBroker, topic: str) -> None:
+    """What other producers may leave in a topic."""
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+        for value, headers in (
+            (b"not an event", []),
+            (None, []),
+            (b"{}", [("content-type", b"application/cloudevents+json")]),
+            (b"x", [("ce_specversion", b"1.0"), ("ce_id", b"\xff\xfe")]),
+            (b"x" * 500_000, [("ce_specversion", b"9.9")]),
+        ):
+            await producer.send_and_wait(topic, value, key=b"k", headers=headers)
+
+
+async def test_wrong_credentials(tmp_path: Path, kafka: KafkaBroker) -> None:
+    """The condition says it, without the password; the log stays short and the processes idle; right ones are taken up."""
+    wrong = "open barley"
+    async with kafka_rig(
+        tmp_path / "data", kafka.sasl, 2, ready=False, config={"auth.secret.ref.name": "kafka-auth"}, secret=_secret(wrong)
+    ) as rig:
+        condition = await rig.until_condition("False", reason="AuthenticationFailed")
+        assert USER in condition["message"] or "credential" in condition["message"].lower(), condition
+        pids = [*await rig.pids(), *await asyncio.to_thread(rig.mesh.pids, "Control")]
+        before, lines = [_cpu_s(pid) for pid in pids], len(rig.mesh.log.splitlines())
+        await asyncio.sleep(8)
+        used = [_cpu_s(pid) - was for pid, was in zip(pids, before, strict=True)]
+        assert max(used) < 2.0, f"{used} s of CPU in 8 s: somebody spins"
+        said = rig.mesh.log.splitlines()[lines:]
+        assert len(said) < 20, said
+        await rig.client.patch(SECRET, names.NAMESPACE, "kafka-auth", {"data": _secret(PASSWORD)["data"]})
+        await rig.changes.channel_ready()
+        await rig.changes.subscribe("ordered", ordered=True)
+        async with rig.load():
+            await rig.traffic.until(30)
+        await rig.balance()
+        # They become wrong while everything runs, and right again.
+        async with rig.load():
+            await rig.traffic.until(30)
+            rig.fault()
+            await rig.client.patch(SECRET, names.NAMESPACE, "kafka-auth", {"data": _secret(wrong)["data"]})
+            await rig.until_condition("False", reason="AuthenticationFailed")
+            await rig.client.patch(SECRET, names.NAMESPACE, "kafka-auth", {"data": _secret(PASSWORD)["data"]})
+            await rig.changes.channel_ready()
+            await rig.traffic.until(30)
+        await rig.balance()
+        await rig.stop()
+        for secret in (wrong, PASSWORD):
+            assert secret not in rig.mesh.log
+
+
+def _secret(password: str) -> Object:
+    data = {"protocol": "SASL_PLAINTEXT", "sasl.mechanism": "SCRAM-SHA-512", "user": USER, "password": password}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "kafka-auth", "namespace": names.NAMESPACE},
+        "data": {key: base64.b64encode(value.encode()).decode() for key, value in data.items()},
+    }
+
+
+def _cpu_s(pid: int) -> float:
+    """What a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

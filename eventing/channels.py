@@ -29,6 +29,7 @@ __all__ = [
     "ChannelConditions",
     "ChannelFactory",
     "ChannelHost",
+    "Configuration",
     "Consumer",
     "Cursor",
     "Lag",
@@ -267,6 +268,15 @@ class ChannelConditions:
 
 
 @dataclass(frozen=True, slots=True)
+class Configuration:
+    """What the objects hold that set a back end up: the data of its `config_map`, and of the Secret that those name, if any."""
+
+    config: Mapping[str, str]
+    secret_name: str = ""
+    secret: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Provisioned:
     """What `ensure` made or found: ready True or False, None where it is not known yet; a reason in CamelCase, a message for
     people."""
@@ -334,9 +344,9 @@ class ChannelFactory(Protocol):
     def options(self) -> frozenset[str]:
         """Annotations of a Subscription that this back end reads, beside those that begin with `eventing-mesh.dev/`."""
 
-    def configuration(self, address: str) -> Mapping[str, str]:
-        """The data of `config_map` that lead to the back end at `address`, as it is given at the command line. Raises ValueError
-        saying what is wrong with it, or that this back end is found in no such way."""
+    def configuration(self, address: str) -> Configuration:
+        """What leads to the back end at `address`, as it is given at the command line. Raises ValueError saying what is wrong
+        with it, or that this back end is found in no such way; the text does not repeat what may be a password."""
 
     def provisioner(self, settings: BackEndSettings) -> Provisioner: ...
 

@@ -3,11 +3,10 @@
 The kind needs no Kafka client. Where none is installed, channels of the kind can be made and say what is missing.
 """
 
-from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Final
 
-from eventing.channels import BackEndSettings, Channel, ChannelConditions, ChannelHost, Provisioned, Provisioner
+from eventing.channels import BackEndSettings, Channel, ChannelConditions, ChannelHost, Configuration, Provisioned, Provisioner
 from eventing.resources.kinds import Kind, Object
 from eventing.resources.subscribers import Subscriber
 from eventing_kafka.names import CONFIG_MAP, SUBSCRIPTION_OPTIONS
@@ -63,8 +62,8 @@ class KafkaChannelFactory:
 
         return KAFKA_CHANNEL
 
-    def configuration(self, address: str) -> Mapping[str, str]:
-        return {"bootstrap.servers": ",".join(bootstrap_servers(address))}
+    def configuration(self, address: str) -> Configuration:
+        return Configuration({"bootstrap.servers": ",".join(bootstrap_servers(address))})
 
     def provisioner(self, settings: BackEndSettings) -> Provisioner:
         if self.missing:

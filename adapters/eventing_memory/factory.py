@@ -1,8 +1,6 @@
 """What the mesh gets from this back end: its kind, its (empty) provision half, its channels."""
 
-from collections.abc import Mapping
-
-from eventing.channels import BackEndSettings, Channel, ChannelConditions, ChannelHost, Provisioned, Provisioner
+from eventing.channels import BackEndSettings, Channel, ChannelConditions, ChannelHost, Configuration, Provisioned, Provisioner
 from eventing.resources.kinds import Kind, Object
 from eventing.resources.subscribers import Subscriber
 
@@ -46,7 +44,7 @@ class MemoryChannelFactory:
 
         return IN_MEMORY_CHANNEL
 
-    def configuration(self, address: str) -> Mapping[str, str]:
+    def configuration(self, address: str) -> Configuration:
         raise ValueError("in-memory channels are in the mesh itself")
 
     def provisioner(self, settings: BackEndSettings) -> Provisioner:

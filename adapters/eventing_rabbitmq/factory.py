@@ -6,13 +6,15 @@ The kind needs no RabbitMQ client. Where none is installed, channels of the kind
 from importlib.util import find_spec
 from typing import Final
 
-from eventing.channels import BackEndSettings, Channel, ChannelConditions, ChannelHost, Provisioned, Provisioner
+from eventing.channels import BackEndSettings, Channel, ChannelConditions, ChannelHost, Configuration, Provisioned, Provisioner
 from eventing.resources.kinds import Kind, Object
 from eventing.resources.subscribers import Subscriber
 from eventing_rabbitmq.names import CONFIG_MAP
+from eventing_rabbitmq.url import SECRET_NAME, read_url
 
 __all__ = ["RabbitmqChannelFactory"]
 
+_SECRET: Final = "rabbitmq-channel-up"  # noqa: S105 - where `eventing up --rabbitmq` puts the URL
 _MISSING: Final = "the RabbitMQ client is not installed; run: pip install 'eventing-mesh[rabbitmq]'"
 
 
@@ -43,12 +45,17 @@ class RabbitmqChannelFactory:
     shared = True
     config_map = CONFIG_MAP
     options: frozenset[str] = frozenset()
-    conditions = ChannelConditions(provision=("ExchangeReady",))
+    conditions = ChannelConditions(
+        provision=("SecretReady", "ExchangeReady"),  # as in Knative's RabbitMQ broker
+        served=("DataPlaneAvailable",),
+        unserved_reason="DataPlaneNotAvailable",
+        always=(),
+    )
 
     @property
     def missing(self) -> str:
         """What to do before channels can be opened; "" where everything is here."""
-        return "" if find_spec("aio_pika") else _MISSING
+        return "" if find_spec("pamqp") else _MISSING
 
     @property
     def kind(self) -> Kind:
@@ -56,8 +63,17 @@ class RabbitmqChannelFactory:
 
         return RABBITMQ_CHANNEL
 
+    def configuration(self, address: str) -> Configuration:
+        if "user" not in read_url(address):
+            return Configuration({"url": address})
+        return Configuration({SECRET_NAME: _SECRET}, _SECRET, {"url": address})
+
     def provisioner(self, settings: BackEndSettings) -> Provisioner:
-        return NotInstalled()
+        if self.missing:
+            return NotInstalled()
+        from eventing_rabbitmq.provisioner import RabbitmqProvisioner
+
+        return RabbitmqProvisioner(settings)
 
     def open(self, channel: Object, host: ChannelHost) -> Channel:
         from eventing_rabbitmq.channel import RabbitmqChannel

@@ -14,29 +14,23 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Self
-from urllib.parse import parse_qsl, unquote, urlsplit
-
-from yarl import URL
 
 from eventing.channels import BackEndSettings
 from eventing.errors import EventingError
 from eventing.resources.duration import parse_duration
 from eventing_rabbitmq.names import CONFIG_MAP, NAMESPACE
+from eventing_rabbitmq.url import SECRET_NAME, SHAPE, read_url
 
-__all__ = ["RabbitmqSettings", "SettingsError", "read_url"]
+__all__ = ["RabbitmqSettings", "SettingsError"]
 
-_SECRET_NAME: Final = "auth.secret.ref.name"  # noqa: S105 - the key that names the Secret
 _CONSUMER_TIMEOUT: Final = "consumer.timeout"
 _DEFAULT_CONSUMER_TIMEOUT_S: Final = 1800.0  # RabbitMQ's own
 _LEAST_CONSUMER_TIMEOUT_S: Final = 5.0
 _DEFAULT_HEARTBEAT_S: Final = 10
-_PORTS: Final = {"amqp": 5672, "amqps": 5671}
-_CONNECT_TIMEOUT_S: Final = 10
-_SHAPE: Final = "amqp://USER:PASSWORD@HOST:5672/VHOST is expected, or amqps:// (HOST:5671) with TLS"
 _MAKE_CONFIG_MAP: Final = (
     f"make a Secret with the URL, kubectl create secret generic rabbitmq --namespace {NAMESPACE} "
     f"--from-literal=url=amqp://USER:PASSWORD@HOST:5672/, and the ConfigMap that names it, "
-    f"kubectl create configmap {CONFIG_MAP} --namespace {NAMESPACE} --from-literal={_SECRET_NAME}=rabbitmq"
+    f"kubectl create configmap {CONFIG_MAP} --namespace {NAMESPACE} --from-literal={SECRET_NAME}=rabbitmq"
 )
 
 
@@ -80,7 +74,7 @@ class RabbitmqSettings:
             if source.secret is None:
                 raise SettingsError(
                     "SecretNotFound",
-                    f"there is no Secret {source.secret_name}, which ConfigMap {NAMESPACE}/{CONFIG_MAP} names in {_SECRET_NAME}; "
+                    f"there is no Secret {source.secret_name}, which ConfigMap {NAMESPACE}/{CONFIG_MAP} names in {SECRET_NAME}; "
                     "make it, with the key url, and ca.crt, user.crt and user.key where TLS needs them",
                 )
             secret = source.secret
@@ -93,11 +87,11 @@ class RabbitmqSettings:
         elif url := config.get("url", "").strip():
             made |= _public_url(url)
         elif source.secret_name:
-            raise SettingsError("InvalidSecret", f"Secret {source.secret_name}, key url: it is not there; {_SHAPE}")
+            raise SettingsError("InvalidSecret", f"Secret {source.secret_name}, key url: it is not there; {SHAPE}")
         else:
             raise SettingsError(
                 "InvalidConfigMap",
-                f"ConfigMap {NAMESPACE}/{CONFIG_MAP} has neither the key {_SECRET_NAME} nor the key url; {_MAKE_CONFIG_MAP}",
+                f"ConfigMap {NAMESPACE}/{CONFIG_MAP} has neither the key {SECRET_NAME} nor the key url; {_MAKE_CONFIG_MAP}",
             )
         made |= credentials.tls(encrypted=made["encrypted"])
         settings = cls(**made)
@@ -117,51 +111,6 @@ class RabbitmqSettings:
     def context(self) -> ssl.SSLContext | None:
         """The TLS context that all connections of these settings share; None without TLS."""
         return _context(self.ca, self.certificate, self.key) if self.encrypted else None
-
-    def url(self, name: str = "") -> URL:
-        """For aiormq, with user and password: not to be shown. `name` is what RabbitMQ shows the connection as."""
-        return URL.build(
-            scheme="amqps" if self.encrypted else "amqp",
-            user=self.user,
-            password=self.password,
-            host=self.host,
-            port=self.port,
-            path="/" + self.vhost.replace("/", "%2F"),  # as aiormq undoes it
-            query={"heartbeat": str(self.heartbeat_s), "timeout": str(_CONNECT_TIMEOUT_S), **({"name": name} if name else {})},
-            encoded=False,
-        )
-
-
-def read_url(text: str) -> dict[str, Any]:
-    """What `amqp(s)://USER:PASSWORD@HOST:PORT/VHOST[?heartbeat=SECONDS]` says, as fields of RabbitmqSettings.
-
-    ValueError says what is wrong; the text itself, which holds a password, is no part of that."""
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        raise ValueError(f"it is no URL; {_SHAPE}") from None
-    if parts.scheme not in _PORTS:
-        raise ValueError(f"it begins with neither amqp:// nor amqps://; {_SHAPE}")
-    if not parts.hostname or port == 0 or any(character.isspace() for character in text):
-        raise ValueError(f"it names no host; {_SHAPE}")
-    if "/" in parts.path[1:] or parts.fragment:
-        raise ValueError("more than a virtual host follows the host; '/' in the name of a virtual host is written %2F")
-    found: dict[str, Any] = {
-        "host": parts.hostname,
-        "port": port or _PORTS[parts.scheme],
-        "vhost": unquote(parts.path[1:]) or "/",
-        "encrypted": parts.scheme == "amqps",
-    }
-    if parts.username is not None:
-        found |= {"user": unquote(parts.username), "password": unquote(parts.password or "")}
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        if name != "heartbeat":
-            raise ValueError(f"the parameter {name[:100]!r} is not known; heartbeat, in seconds, is the only one")
-        if not (value.isascii() and value.isdigit() and 0 < int(value[:6]) <= 3600):
-            raise ValueError("heartbeat is 1 to 3600, in seconds")
-        found["heartbeat_s"] = int(value)
-    return found
 
 
 def _public_url(text: str) -> dict[str, Any]:

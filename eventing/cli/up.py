@@ -1,12 +1,13 @@
 """`eventing up`: check what can be checked, then become the supervisor."""
 
+import json
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 
@@ -25,6 +26,8 @@ from eventing.runtime.settings import (
 )
 
 __all__ = ["up"]
+
+_RABBITMQ_VARIABLE: Final = "EVENTING_RABBITMQ"
 
 
 def up(
@@ -108,6 +111,16 @@ def up(
             help="Kafka's servers, for KafkaChannels: written into ConfigMap knative-eventing/kafka-channel-config.",
         ),
     ] = "",
+    rabbitmq: Annotated[
+        str,
+        typer.Option(
+            metavar="amqp[s]://USER:PASSWORD@HOST[/VHOST]",
+            envvar=_RABBITMQ_VARIABLE,
+            show_default=False,
+            help="RabbitMQ's URL, for RabbitmqChannels: written into a Secret that ConfigMap "
+            "knative-eventing/rabbitmq-channel-config names. A password is safer in the variable.",
+        ),
+    ] = "",
     filename: Annotated[
         list[str] | None,
         typer.Option(
@@ -147,6 +160,8 @@ def up(
     Example: eventing up -f my-channel.yaml -f my-subscriptions.yaml
     """
     _check_workers(workers, metrics_port, quickstart=quickstart)
+    config_maps, secrets = _configurations(kafka, rabbitmq)
+    os.environ.pop(_RABBITMQ_VARIABLE, None)  # no child needs to know
     settings = UpSettings(
         data_dir=str(data_dir.expanduser().absolute() if data_dir else default_data_dir()),
         host=host,
@@ -160,7 +175,8 @@ def up(
         workers=workers,
         bin_dir="" if shutil.which("eventing") else str(Path(sys.executable).parent),
         manifests_fd=_spool(filename) if filename else None,
-        config_maps=_config_maps(kafka),
+        config_maps=config_maps,
+        secrets_fd=_unnamed_file(json.dumps(secrets)) if secrets else None,
         ingress=_ingress(max_event_size, ingress_cert, ingress_key, ingress_ca),
         delivery=_delivery(allow_range or (), deny_range or ()),
     )
@@ -205,22 +221,33 @@ def _delivery(allow: Sequence[str], deny: Sequence[str]) -> DeliverySettings:
     return DeliverySettings(tuple(allow), tuple(deny))
 
 
-def _config_maps(kafka: str) -> dict[str, dict[str, str]]:
-    if not kafka:
-        return {}
-    from eventing.runtime.back_ends import config_maps_of
+def _configurations(kafka: str, rabbitmq: str) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
+    """ConfigMaps and Secrets."""
+    config_maps: dict[str, dict[str, str]] = {}
+    secrets: dict[str, dict[str, str]] = {}
+    for name, address in (("kafka", kafka), ("rabbitmq", rabbitmq)):
+        if not address:
+            continue
+        from eventing.runtime.back_ends import configurations_of  # for those who have such a back end
 
-    try:
-        return config_maps_of({"kafka": kafka})
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--kafka") from error
+        try:
+            found = configurations_of({name: address})
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint=f"--{name}") from None
+        config_maps |= found[0]
+        secrets |= found[1]
+    return config_maps, secrets
 
 
 def _spool(sources: list[str]) -> int:
-    """Read and check the manifests; return an inheritable descriptor of an unnamed file that holds them."""
+    """Read and check the manifests; a file that holds them."""
     from eventing.runtime import manifests
 
-    text = manifests.dump(manifests.read(sources))
+    return _unnamed_file(manifests.dump(manifests.read(sources)))
+
+
+def _unnamed_file(text: str) -> int:
+    """An inheritable descriptor of a file that nobody else can open."""
     with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
         file.write(text)
         file.flush()

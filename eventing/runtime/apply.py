@@ -1,14 +1,16 @@
 """Server-side apply of manifests."""
 
+import base64
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from eventing.errors import ApiError, ApiUnavailableError, ObjectNotFoundError, StartError
 from eventing.kube import SETTINGS_NAMESPACE, KubeClient
-from eventing.resources.core import CONFIG_MAP
+from eventing.resources.core import CONFIG_MAP, SECRET
+from eventing.resources.kinds import Kind
 from eventing.runtime.manifests import FIELD_MANAGER, Manifest
 
-__all__ = ["apply", "apply_config_maps"]
+__all__ = ["apply", "apply_options"]
 
 _OPTIONS_MANAGER: Final = "eventing-up-options"  # beside that of files: what leaves a file must not take these along
 
@@ -44,21 +46,29 @@ async def apply(client: KubeClient, manifests: Iterable[Manifest]) -> None:
             raise StartError(f"{manifest.origin}: {name} was refused: {error.message}") from error
 
 
-async def apply_config_maps(client: KubeClient, config_maps: Mapping[str, Mapping[str, str]]) -> None:
-    """Give these keys their values; what else is in the ConfigMaps stays. Raises ApiError."""
+async def apply_options(
+    client: KubeClient, config_maps: Mapping[str, Mapping[str, str]], secrets: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Give these keys of ConfigMaps and Secrets their values; what else is in them stays. Raises ApiError."""
+    for name, data in secrets.items():  # before the ConfigMaps, which name them
+        await _apply_option(client, SECRET, name, {key: base64.b64encode(value.encode()).decode() for key, value in data.items()})
     for name, data in config_maps.items():
-        body = {
-            "apiVersion": CONFIG_MAP.api_version,
-            "kind": CONFIG_MAP.kind,
-            "metadata": {"name": name, "namespace": SETTINGS_NAMESPACE},
-            "data": dict(data),
-        }
-        await client.patch(
-            CONFIG_MAP,
-            SETTINGS_NAMESPACE,
-            name,
-            body,
-            content_type="application/apply-patch+yaml",
-            field_manager=_OPTIONS_MANAGER,
-            force=True,
-        )
+        await _apply_option(client, CONFIG_MAP, name, dict(data))
+
+
+async def _apply_option(client: KubeClient, kind: Kind, name: str, data: dict[str, str]) -> None:
+    body = {
+        "apiVersion": kind.api_version,
+        "kind": kind.kind,
+        "metadata": {"name": name, "namespace": SETTINGS_NAMESPACE},
+        "data": data,
+    }
+    await client.patch(
+        kind,
+        SETTINGS_NAMESPACE,
+        name,
+        body,
+        content_type="application/apply-patch+yaml",
+        field_manager=_OPTIONS_MANAGER,
+        force=True,
+    )

@@ -17,7 +17,7 @@ from eventing.kube import Cluster, KubeClient
 from eventing.observe.health import Check, State
 from eventing.resources.catalogue import own_kinds
 from eventing.runtime import manifests
-from eventing.runtime.apply import apply, apply_config_maps
+from eventing.runtime.apply import apply, apply_options
 from eventing.runtime.data_directory import DataDirectory
 from eventing.runtime.ingress_tls import trust_anchors
 from eventing.runtime.listeners import advertised_host
@@ -92,7 +92,7 @@ class Control:
         """What the command line asks for; where an option and a file differ, the file holds."""
         client = KubeClient(cluster, user_agent="eventing-up")
         try:
-            await apply_config_maps(client, self._settings.config_maps)
+            await apply_options(client, self._settings.config_maps, self._settings.secrets)
             if self._settings.manifests_fd is not None:
                 with os.fdopen(self._settings.manifests_fd, encoding="utf-8") as file:
                     file.seek(0)

@@ -14,7 +14,7 @@ from typing import Self
 
 from eventing.errors import EventingError, StartError
 from eventing.runtime import manifests
-from eventing.runtime.back_ends import config_maps_of
+from eventing.runtime.back_ends import configurations_of
 from eventing.runtime.child import leaves
 from eventing.runtime.control import Control
 from eventing.runtime.data_directory import DataDirectory
@@ -33,8 +33,9 @@ class Mesh:
 
     `data_dir` None: a temporary one, removed at the end. `manifests` are files, directories or `-`, applied before it is
     ready. A port of 0 picks a free one. `ingress` is how events come in, https among it;
-    `delivery` where they may go; `kafka` where KafkaChannels are kept, HOST:PORT or several with commas between. Raises
-    StartError where it cannot start, ValueError for a `kafka` that is nothing of the kind.
+    `delivery` where they may go; `kafka` where KafkaChannels are kept, HOST:PORT or several with commas
+    between, `rabbitmq` where RabbitmqChannels are, an AMQP URL. Raises StartError where it cannot start, ValueError for
+    addresses that are nothing of the kind.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Mesh:
         ingress: IngressSettings | None = None,
         delivery: DeliverySettings | None = None,
         kafka: str = "",
+        rabbitmq: str = "",
     ) -> None:
         self._given_dir = data_dir
         self._manifests = manifests
@@ -56,7 +58,8 @@ class Mesh:
         self._drain_s = drain_s
         self._ingress = ingress or IngressSettings()
         self._delivery = delivery or DeliverySettings()
-        self._config_maps = config_maps_of({"kafka": kafka} if kafka else {})
+        given = {name: address for name, address in (("kafka", kafka), ("rabbitmq", rabbitmq)) if address}
+        self._config_maps, self._secrets = configurations_of(given)
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._directory: DataDirectory | None = None
         self._endpoints: Endpoints | None = None
@@ -165,6 +168,7 @@ class Mesh:
             drain_s=self._drain_s,
             manifests_fd=self._spool(),
             config_maps=self._config_maps,
+            secrets=self._secrets,
             ingress=self._ingress,
             delivery=self._delivery,
         )

@@ -107,6 +107,8 @@ class UpSettings:
     manifests_fd: int | None = None  # inherited file that holds the manifests of `-f`, as JSON; None: there are none
     # ConfigMaps of the mesh's own namespace, and the keys in them that are to have these values
     config_maps: dict[str, dict[str, str]] = field(default_factory=dict)
+    # Inherited file with Secrets likewise, as JSON. These settings are an argument of a process, which everybody can read.
+    secrets_fd: int | None = None
     ingress: IngressSettings = field(default_factory=IngressSettings)
     delivery: DeliverySettings = field(default_factory=DeliverySettings)
 
@@ -138,6 +140,7 @@ class ChildSettings:
     journal: bool = True
     manifests_fd: int | None = None
     config_maps: dict[str, dict[str, str]] = field(default_factory=dict)
+    secrets: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
     ingress: IngressSettings = field(default_factory=IngressSettings)
     delivery: DeliverySettings = field(default_factory=DeliverySettings)
 

@@ -6,6 +6,7 @@ child ends) and **reports** (one JSON line each: `ready`, or `refused` with a me
 groups of their own: Ctrl-C reaches the supervisor alone, which stops them in order.
 """
 
+import json
 import os
 import selectors
 import signal
@@ -102,6 +103,7 @@ class Supervisor:
             },
         )
         loads_fd = directory.shared_memory(8 * settings.workers) if settings.workers > 1 else -1
+        secrets = _read_secrets(settings.secrets_fd)
         self._selector = selectors.DefaultSelector()
         self._children = {
             role.name: Child(
@@ -121,6 +123,7 @@ class Supervisor:
                     journal=settings.journal,
                     manifests_fd=settings.manifests_fd if role.name == "control" else None,
                     config_maps=settings.config_maps if role.name == "control" else {},
+                    secrets=secrets if role.name == "control" else {},
                     ingress=settings.ingress,
                     delivery=settings.delivery,
                 ),
@@ -204,7 +207,7 @@ class Supervisor:
                 child.ready = True
                 self._say("ready" if not child.crashes else "ready again", role=child.role.name)
                 # Applied once: a restarted control process finds the objects in its database.
-                child.settings = replace(child.settings, manifests_fd=None, config_maps={})
+                child.settings = replace(child.settings, manifests_fd=None, config_maps={}, secrets={})
         if not (self._ready or self._stops) and all(child.ready for child in self._children.values() if child.role.essential):
             self._ready = True
             self._directory.write_endpoints(self._endpoints)
@@ -279,6 +282,16 @@ class Supervisor:
             fields=fields,
         )
         emit(line + "\n", sys.stderr.fileno())
+
+
+def _read_secrets(fd: int | None) -> dict[str, dict[str, str]]:
+    """What the options want to have in Secrets. Its file is gone afterwards."""
+    if fd is None:
+        return {}
+    with os.fdopen(fd, encoding="utf-8") as file:
+        file.seek(0)
+        found: dict[str, dict[str, str]] = json.load(file)
+    return found
 
 
 def _noted(_number: int, _frame: FrameType | None) -> None:

@@ -11,6 +11,7 @@ from eventing.channels import (
     Capabilities,
     Channel,
     ChannelHost,
+    Configuration,
     Consumer,
     Lag,
     Lease,
@@ -208,7 +209,7 @@ class SharedLogFactory:
         self.kind = memory.kind
         self.conditions = memory.conditions
 
-    def configuration(self, address: str) -> dict[str, str]:
+    def configuration(self, address: str) -> Configuration:
         raise ValueError("it is in the test")
 
     def provisioner(self, settings: object) -> Provisioner:

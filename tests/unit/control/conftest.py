@@ -6,12 +6,12 @@ import copy
 import itertools
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
-from eventing.channels import BackEndSettings, Channel, ChannelConditions, ChannelHost, Provisioned
+from eventing.channels import BackEndSettings, Channel, ChannelConditions, ChannelHost, Configuration, Provisioned
 from eventing.control import Controllers
 from eventing.errors import EventingError, ObjectConflictError, ObjectExistsError, ObjectNotFoundError
 from eventing.kube import Cache, KubeClient
@@ -251,7 +251,7 @@ class FakeFactory:
         self.calls: Counter[str] = Counter()
         self.closed = False
 
-    def configuration(self, address: str) -> Mapping[str, str]:
+    def configuration(self, address: str) -> Configuration:
         raise NotImplementedError
 
     def provisioner(self, settings: BackEndSettings) -> "FakeFactory":

@@ -272,9 +272,10 @@ class ChannelContract:
         subscriber = await self.subscribed(harness, channel)
         assert subscriber.take() == []
         await stored(channel, *(event(str(number)) for number in range(5)))
-        assert len(await subscriber.taken(2, most=2)) == 2
+        first = await subscriber.taken(2, most=2)
+        assert len(first) == 2
         assert len(subscriber.take(0)) == 0
-        assert sorted(ids(await subscriber.taken(3))) == ["2", "3", "4"]
+        assert sorted(ids([*first, *await subscriber.taken(3)])) == ["0", "1", "2", "3", "4"]
 
     @clause("C-11")
     async def test_a_cursor_found_empty_is_woken_by_the_next_event_and_never_from_within_a_call(

@@ -7,16 +7,15 @@ Order is kept by lanes (`Partition.lane_of`): events of one lane are handed out 
 go. In order `partition` a partition is a lane, in order `key` a key; events without a lane go as they come.
 """
 
-import asyncio
 import heapq
 import logging
 import time
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from eventing.bindings.kafka import decode, foreign_event
 from eventing.channels import ChannelHost, Consumer, Lag, Order
+from eventing.cursors import DurableCursor
 from eventing.errors import InvalidEventError
 from eventing.event import Event
 from eventing_kafka.offsets import AHEAD_MAX, Offsets
@@ -37,7 +36,7 @@ _RECEIPT_DIGITS: Final = 19  # of a number of 64 bits
 RECORD_OVERHEAD: Final = 1_000  # what a record weighs here besides its data
 
 
-class KafkaCursor:
+class KafkaCursor(DurableCursor[KafkaLease]):
     """What the delivery worker talks to."""
 
     def __init__(
@@ -51,30 +50,22 @@ class KafkaCursor:
         host: ChannelHost,
         name: str,
     ) -> None:
+        super().__init__(consumer, host.clock)
         self.partitions: dict[int, Partition] = {}
         self.name = name
         self.member: Member  # set by the channel, before anything arrives
         self._channel = channel
         self._uid = uid
-        self._consumer = consumer
         self._order = order
         self._source = source
         self._receipts = f"{host.receipts}-".encode()
         self._knows = host.knows
-        self._clock = host.clock
-        self._ready: deque[KafkaLease] = deque()
-        self._back: list[KafkaLease] = []  # due again: a heap by offset
-        self._deferred: list[tuple[float, KafkaLease]] = []  # a heap by time
         self._held_bytes = 0  # of back and deferred
-        self._timer: asyncio.TimerHandle | None = None
-        self._waking = False
-        self._short = True  # the last `take` gave less than it was asked for
         self.saved = True  # whether all that is settled is being written
         self.in_doubt = True  # it is not known which partitions are ours
         self._paused = False
         self._ended = False
         self._stopped = True  # because of any of these three
-        self._loop = asyncio.get_running_loop()
 
     # the worker's side
 
@@ -157,18 +148,13 @@ class KafkaCursor:
     def release(self, lease: KafkaLease) -> bool:
         if not lease.out:
             return False
-        again = self._again(lease, lease.note)
-        heapq.heappush(self._back, again)
-        self._wake_soon()
+        self._give_back(self._again(lease, lease.note))
         return True
 
     def defer(self, lease: KafkaLease, until: float, note: bytes = b"") -> bool:
         if not lease.out:
             return False
-        again = self._again(lease, note)
-        heapq.heappush(self._deferred, (until, again))
-        if self._deferred[0][1] is again:
-            self._set_timer()
+        self._hold(self._again(lease, note), until)
         return True
 
     def _again(self, lease: KafkaLease, note: bytes) -> KafkaLease:
@@ -222,17 +208,13 @@ class KafkaCursor:
         if self._ended:
             return
         self._ended = self._stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
         await self.member.leave(deadline)
         # Settling was possible until here.
         for partition in self.partitions.values():
             for lease in partition.known.values():
                 lease.lost, lease.out = True, False
         self.partitions.clear()
-        self._ready.clear()
-        self._back.clear()
-        self._deferred.clear()
+        self._drop_all()
         self._channel.detached(self._uid)
 
     def _foreign(self, record: Any, error: InvalidEventError) -> Event:
@@ -244,31 +226,6 @@ class KafkaCursor:
         return foreign_event(
             self._source, record.partition, record.offset, record.timestamp, record.key, record.value, record.headers
         )
-
-    def _wake_soon(self) -> None:
-        if not self._waking:
-            self._waking = True
-            self._loop.call_soon(self._wake)
-
-    def _wake(self) -> None:
-        self._waking = False
-        if (self._ready or self._back) and not self._stopped:
-            self._consumer.wake()
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._deferred and not self._ended:
-            self._timer = self._loop.call_later(max(0.0, self._deferred[0][0] - self._clock()), self._due)
-
-    def _due(self) -> None:
-        self._timer = None
-        now = self._clock()
-        while self._deferred and self._deferred[0][0] <= now:
-            heapq.heappush(self._back, heapq.heappop(self._deferred)[1])
-        self._set_timer()
-        self._wake()
 
     def _draw_near(self, partition: Partition) -> None:
         """What was too far beyond the oldest may be so no longer."""
@@ -345,13 +302,8 @@ class KafkaCursor:
                 if lease.out:
                     lease.out = False
                     lost.append(lease)
-        self._ready = deque(lease for lease in self._ready if not lease.lost)
-        self._back = [lease for lease in self._back if not lease.lost]
-        heapq.heapify(self._back)
-        self._deferred = [(until, lease) for until, lease in self._deferred if not lease.lost]
-        heapq.heapify(self._deferred)
+        self._drop_lost()
         self._held_bytes = sum(lease.size for lease in self._back) + sum(lease.size for _, lease in self._deferred)
-        self._set_timer()
         if lost:
             self._consumer.lost(lost)
 

@@ -9,7 +9,6 @@ import asyncio
 import heapq
 import logging
 import time
-from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +16,7 @@ from pamqp import commands
 
 from eventing.bindings.amqp import decode, foreign_event
 from eventing.channels import Consumer, Lag, Order
+from eventing.cursors import DurableCursor
 from eventing.errors import EventingError, InvalidEventError
 from eventing.resources.subscribers import Subscriber
 from eventing_rabbitmq import frames
@@ -44,23 +44,19 @@ _RECEIPT_DIGITS: Final = 19  # of a number of 64 bits
 _Identity = tuple[str, str, str]
 
 
-class RabbitmqCursor:
+class RabbitmqCursor(DurableCursor[RabbitmqLease]):
     """What the delivery worker talks to."""
 
     def __init__(self, channel: "RabbitmqChannel", subscriber: Subscriber, consumer: Consumer, order: Order) -> None:
+        super().__init__(consumer, channel.clock)
         self.subscriber = subscriber
         self.queue = channel.queue_of(subscriber)
         self._channel = channel
-        self._consumer = consumer
         self._ordered = order is Order.SUBSCRIPTION
         self._receipts = f"{channel.receipts}-".encode()
         self._knows = channel.knows
-        self._clock = channel.clock
         self._name = f"{channel.name}, Subscription {subscriber.name or subscriber.uid}"
         self._known: dict[int, RabbitmqLease] = {}  # by tag, in their order: all that are here and not acknowledged
-        self._ready: deque[RabbitmqLease] = deque()
-        self._back: list[RabbitmqLease] = []  # due again: a heap by tag
-        self._deferred: list[tuple[float, RabbitmqLease]] = []  # a heap by time
         self._remembered: dict[_Identity, tuple[float, bytes, int]] = {}  # until, note, deliveries
         self._out = 0
         self._held = _HELD[0]
@@ -73,12 +69,7 @@ class RabbitmqCursor:
         self._polled: tuple[int, int, float] | None = None  # ready, consumers, when
         self._arrived = 0  # since then
         self._renew = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
-        self._waking = False
-        self._short = True  # the last `take` gave less than it was asked for
-        self._paused = False
         self._ended = False
-        self._loop = asyncio.get_running_loop()
         self._expiry = self._loop.call_later(self._tick_s, self._expire)
         self._task = self._loop.create_task(self._stay_consuming(), name=f"{self._name} consumes")
 
@@ -86,7 +77,7 @@ class RabbitmqCursor:
 
     def take(self, most: int) -> list[RabbitmqLease]:
         leases: list[RabbitmqLease] = []
-        if self._paused or self._ended:
+        if self._stopped:
             self._short = True
             return leases
         wanted = most
@@ -167,8 +158,7 @@ class RabbitmqCursor:
     def release(self, lease: RabbitmqLease) -> bool:
         if not lease.out:
             return False
-        heapq.heappush(self._back, self._following(lease, lease.note))
-        self._wake_soon()
+        self._give_back(self._following(lease, lease.note))
         return True
 
     def defer(self, lease: RabbitmqLease, until: float, note: bytes = b"") -> bool:
@@ -195,9 +185,7 @@ class RabbitmqCursor:
         return following
 
     def _hold(self, lease: RabbitmqLease, until: float) -> None:
-        heapq.heappush(self._deferred, (until, lease))
-        if self._deferred[0][1] is lease:
-            self._set_timer()
+        super()._hold(lease, until)
         self._make_room()
 
     def _make_room(self) -> None:
@@ -224,10 +212,10 @@ class RabbitmqCursor:
         self._renew.set()
 
     def pause(self) -> None:
-        self._paused = True
+        self._stopped = True
 
     def resume(self) -> None:
-        self._paused = False
+        self._stopped = self._ended
         self._wake_soon()
 
     def lag(self) -> Lag:
@@ -245,12 +233,10 @@ class RabbitmqCursor:
         """Durable: what is not settled stays in RabbitMQ, whatever `discard` says."""
         if self._ended:
             return
-        self._ended = True
+        self._ended = self._stopped = True
         self._flush()
         self._lose()
-        for timer in (self._timer, self._expiry):
-            if timer is not None:
-                timer.cancel()
+        self._expiry.cancel()
         await self._leave(max(0.1, deadline - self._clock()))
         self._channel.detached(self.subscriber.uid)
 
@@ -269,32 +255,7 @@ class RabbitmqCursor:
         if self._amqp is not None:
             await self._amqp.close(within_s)
 
-    def _wake_soon(self) -> None:
-        if not self._waking:
-            self._waking = True
-            self._loop.call_soon(self._wake)
-
-    def _wake(self) -> None:
-        self._waking = False
-        if (self._ready or self._back) and not (self._paused or self._ended):
-            self._consumer.wake()
-
     # time
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._deferred and not self._ended:
-            self._timer = self._loop.call_later(max(0.0, self._deferred[0][0] - self._clock()), self._due)
-
-    def _due(self) -> None:
-        self._timer = None
-        now = self._clock()
-        while self._deferred and self._deferred[0][0] <= now:
-            heapq.heappush(self._back, heapq.heappop(self._deferred)[1])
-        self._set_timer()
-        self._wake()
 
     @property
     def _tick_s(self) -> float:
@@ -332,12 +293,7 @@ class RabbitmqCursor:
         for until, lease in self._deferred:
             if lease.lost and lease.decoded and len(self._remembered) < _REMEMBERED_MAX:
                 self._remembered[_identity(lease)] = (until, lease.note, lease.deliveries)
-        self._ready = deque(lease for lease in self._ready if not lease.lost)
-        self._back = [lease for lease in self._back if not lease.lost]
-        heapq.heapify(self._back)
-        self._deferred = [(until, lease) for until, lease in self._deferred if not lease.lost]
-        heapq.heapify(self._deferred)
-        self._set_timer()
+        self._drop_lost()
         if lost and not self._ended:
             self._consumer.lost(lost)
         if self._ordered:

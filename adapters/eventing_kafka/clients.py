@@ -12,11 +12,11 @@ from typing import Any, Final
 
 import aiokafka.conn
 from aiokafka.conn import AIOKafkaConnection, CloseReason
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import AuthenticationFailedError, KafkaConnectionError, KafkaError
 
 from eventing_kafka.faults import words_of
 
-__all__ = ["start", "stop", "told"]
+__all__ = ["ended", "start", "stop", "told"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,10 @@ async def start(client: Any, startable: Any, within_s: float) -> None:
             await asyncio.wait({task})
     if task.cancelled():
         raise TimeoutError
-    task.result()
+    try:
+        task.result()
+    except ValueError as error:  # SCRAM, where the other side does not know the password either
+        raise AuthenticationFailedError(str(error)) from error
 
 
 async def stop(client: Any, stoppable: Any, within_s: float) -> None:
@@ -74,7 +77,7 @@ async def stop(client: Any, stoppable: Any, within_s: float) -> None:
         await client.close()
         await asyncio.wait({task})
     if not task.cancelled() and (error := task.exception()) is not None:
-        if not isinstance(error, KafkaError | OSError | TimeoutError):
+        if not isinstance(error, (KafkaError, OSError, TimeoutError)):
             raise error
         logger.debug("stopping a client of Kafka: %s", told(error))
 
@@ -94,8 +97,12 @@ async def _connecting_held(client: Any, within_s: float) -> AsyncIterator[None]:
             lock.release()
 
 
-def told(error: BaseException | None) -> str:
+def ended(task: "asyncio.Task[None]") -> None:
+    """For `add_done_callback` of a task that runs as long as its client: it must not end without a word."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.critical("%s: has ended by a fault of the mesh", task.get_name(), exc_info=error)
+
+
+def told(error: Exception) -> str:
     """An error of the client in words."""
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return words_of(error) if isinstance(error, Exception) else type(error).__name__
+    return "no answer in time" if isinstance(error, TimeoutError) else words_of(error)

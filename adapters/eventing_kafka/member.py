@@ -44,6 +44,8 @@ SESSION_MS: Final = 10_000
 REQUEST_TIMEOUT_MS: Final = 20_000
 _REBALANCE_MS: Final = 12_000  # within the request's time-out, which the answer to a JoinGroup must not exceed
 _STEP_S: Final = 5.0  # for each thing that is asked within a rebalance, which stops the heartbeat
+_LOOK_S: Final = 15.0  # how often what has become of the membership is asked where nothing arrives
+_LEAVE_S: Final = 1.0  # at least, for leaving
 _FRESH_S: Final = 5.0  # age of a partition's end beyond which it is asked for
 _BACKOFF_S: Final = (0.5, 15.0)
 _TOO_LATE: Final = (IllegalGenerationError, IllegalStateError, RebalanceInProgressError, UnknownMemberIdError)
@@ -80,7 +82,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
         self._fault: Exception | None = None  # what went wrong within a rebalance
         self._ends: dict[int, tuple[int, float]] = {}  # by partition: its end as asked for, and when
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"kafka group {group}")
-        self._task.add_done_callback(self._ended)
+        self._task.add_done_callback(clients.ended)
 
     # the cursor's side
 
@@ -99,9 +101,10 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def leave(self, deadline: float) -> None:
         """Write what is settled, leave the group, end; by `deadline` (of the clock)."""
-        self._leave_by = deadline
+        # Who waited for a subscriber until the deadline still writes what is settled, or it would come again.
+        self._leave_by = max(deadline, self._clock() + _LEAVE_S)
         self._renew.set()
-        await asyncio.wait({self._task}, timeout=max(0.0, deadline - self._clock()))
+        await asyncio.wait({self._task}, timeout=self._leave_by - self._clock())
         if not self._task.done():
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -129,10 +132,6 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
         return self._cursor.lag_of(ends, as_of)
 
     # the client
-
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and task.exception() is not None:
-            logger.critical("%s: delivery has ended by a fault of the mesh", self._cursor.name, exc_info=task.exception())
 
     async def _run(self) -> None:
         backoff = _BACKOFF_S[0]
@@ -198,7 +197,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
             **settings.client_options(),
         )
 
-    def _failed(self, error: BaseException) -> None:
+    def _failed(self, error: Exception) -> None:
         failure = clients.told(error)
         if failure != self._failure:
             logger.warning("%s: consumer group %s: %s; trying again", self._cursor.name, self._group, failure)
@@ -234,7 +233,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
             try:
                 if len(wanted) == len(cursor.partitions):
                     # Of all partitions, also those of the next assignment: the call outlives this one.
-                    fetched = await consumer.getmany(timeout_ms=60_000, max_records=FILL_EVENTS)
+                    fetched = await consumer.getmany(timeout_ms=int(_LOOK_S * 1000), max_records=FILL_EVENTS)
                 else:
                     fetched = await self._read_or_room(consumer, wanted)
             except OffsetOutOfRangeError as error:
@@ -251,20 +250,21 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _read_or_room(self, consumer: AIOKafkaConsumer, wanted: list[TopicPartition]) -> dict[TopicPartition, list[Any]]:
         """Records of these partitions; none as soon as another has room again."""
         loop = asyncio.get_running_loop()
+        # Where nothing is wanted, nothing is read, but what has become of the membership is still asked now and then.
+        nothing = TopicPartition(self._topic, -1)
         room = loop.create_task(_until(self._roomy))
-        read = loop.create_task(consumer.getmany(*wanted, timeout_ms=60_000, max_records=FILL_EVENTS)) if wanted else None
-        tasks = {room, read} if read is not None else {room}
+        read = loop.create_task(consumer.getmany(*(wanted or [nothing]), timeout_ms=int(_LOOK_S * 1000), max_records=FILL_EVENTS))
+        tasks = {room, read}
         try:
-            # A coordinator that fails is seen by `getmany` only, so it is asked now and then with nothing wanted too.
-            await asyncio.wait(tasks, timeout=60.0, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()  # it gives nothing up: what is fetched is taken without suspending
             await asyncio.wait(tasks)
-        if read is not None and not read.cancelled():
-            fetched: dict[TopicPartition, list[Any]] = read.result()
-            return fetched
-        return {}
+        if read.cancelled():
+            return {}
+        fetched: dict[TopicPartition, list[Any]] = read.result()
+        return fetched
 
     async def _out_of_range(self, consumer: AIOKafkaConsumer, error: OffsetOutOfRangeError) -> None:
         """The broker no longer has the offset: its retention was faster, or the topic is another one."""

@@ -95,20 +95,25 @@ class Producer:
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._stay_connected(), name=f"kafka producer {client_id}")
+        self._task.add_done_callback(clients.ended)
 
     # channels
 
     def open(self, name: str, budget: Budget) -> Topic:
         """The writing side of a topic. Whether it exists is found out in the background."""
         topic = self._topics[name] = Topic(self, name, budget)
-        self._looks[name] = self._loop.create_task(self._look_after(topic), name=f"kafka topic {name}")
+        self._begin_look(topic)
         return topic
+
+    def _begin_look(self, topic: Topic) -> None:
+        task = self._looks[topic.name] = self._loop.create_task(self._look_after(topic), name=f"kafka topic {topic.name}")
+        task.add_done_callback(clients.ended)
 
     def look(self, topic: Topic) -> None:
         """Look at the topic again: it may have other partitions or another limit now."""
         if self._topics.get(topic.name) is topic:
             self._looks.pop(topic.name).cancel()
-            self._looks[topic.name] = self._loop.create_task(self._look_after(topic), name=f"kafka topic {topic.name}")
+            self._begin_look(topic)
 
     async def close(self, topic: Topic, deadline: float) -> None:
         """Wait for what is under way until `deadline` (of the clock), fail the rest."""
@@ -167,7 +172,7 @@ class Producer:
             failed.set_exception(error if isinstance(error, KafkaError) else UnknownTopicOrPartitionError(topic))
             return failed
 
-    def failed(self, topic: Topic, batch: Batch, error: BaseException | None, client: object) -> None:
+    def failed(self, topic: Topic, batch: Batch, error: Exception, client: object) -> None:
         """The client (`current` at the time) has given a batch up: tell those who wait, and have the next one succeed."""
         retriable = bool(getattr(error, "retriable", False))
         if isinstance(error, (MessageSizeTooLargeError, RecordListTooLargeError)):
@@ -269,7 +274,7 @@ class Producer:
             **self._settings.client_options(),
         )
 
-    def _unreachable(self, error: BaseException, backoff: float) -> None:
+    def _unreachable(self, error: Exception, backoff: float) -> None:
         failure = f"Kafka at {self._settings.where} cannot be reached: {clients.told(error)}"
         if not self.failure:
             logger.warning("%s; trying again", failure)
@@ -370,7 +375,7 @@ def _at_once(coroutine: Coroutine[Any, Any, "asyncio.Future[Any]"]) -> "asyncio.
     raise KafkaError("the client is busy with this partition")
 
 
-def _about(error: BaseException | None, topic: str) -> str:
+def _about(error: Exception, topic: str) -> str:
     if isinstance(error, TopicAuthorizationFailedError):
         return f"Kafka does not allow to write to the topic {topic}"
     return f"the topic {topic} does not exist in Kafka"

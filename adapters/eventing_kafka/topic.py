@@ -284,8 +284,8 @@ class Topic:
     def _sent(self, partition: Partition, batch: Batch, client: object, future: "asyncio.Future[Any]") -> None:
         partition.under_way = None
         self._producer.silent = ""
-        error = None if future.cancelled() else future.exception()
-        if error is None and not future.cancelled():
+        error = future.exception()
+        if error is None:
             self._producer.confirmed = self._producer.clock()
             if not batch.overdue:
                 self._let_go(batch.size - BATCH_OVERHEAD)
@@ -293,6 +293,7 @@ class Topic:
                     if not waiter.done():
                         waiter.set_result(None)
         else:
+            assert isinstance(error, Exception)
             self._producer.failed(self, batch, error, client)
         if partition.queue:
             self._send(partition)

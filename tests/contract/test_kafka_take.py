@@ -272,6 +272,20 @@ async def test_a_connection_that_is_cut_costs_no_lease(harness: KafkaHarness, ka
         await channel.aclose(time.monotonic() + WITHIN_S)
 
 
+async def test_a_client_whose_reading_has_ended_is_replaced(harness: KafkaHarness) -> None:
+    """Its reading is a task of its own, of whose end it says nothing."""
+    channel = await harness.open()
+    subscriber = await harness.subscribe(channel)
+    await stored(channel, event("1", key="1"), event("2", key="2"))
+    one, two = await subscriber.taken(2)
+    assert subscriber.settle(one)
+    consumer = subscriber.cursor.member._consumer  # type: ignore[attr-defined]
+    consumer._fetcher._fetch_task.cancel()
+    await stored(channel, event("3"))
+    assert ids(await subscriber.taken(1)) == ["3"]
+    assert subscriber.settle(two), "its partition came back, and nobody else had it"
+
+
 async def test_where_no_broker_is_at_first_events_come_when_it_is_there(harness: KafkaHarness, kafka: KafkaBroker) -> None:
     settings = harness.settings.config
     await stored(channel := await harness.open(), event("before"))

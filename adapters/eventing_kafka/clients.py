@@ -5,14 +5,17 @@ being opened is there, or has failed by its own time-out, and no other is begun 
 """
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
+import aiokafka.client
 import aiokafka.conn
 from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import AuthenticationFailedError, KafkaConnectionError, KafkaError
+from aiokafka.protocol.metadata import MetadataRequest
 
 from eventing_kafka.faults import words_of
 
@@ -40,7 +43,10 @@ class _Connection(AIOKafkaConnection):  # type: ignore[misc]
             raise KafkaConnectionError(f"Connection at {self.host}:{self.port} broken: {error}") from error
 
 
-aiokafka.conn.AIOKafkaConnection = _Connection  # the client takes no other way to be given one
+# The client takes no other way to be given these.
+aiokafka.conn.AIOKafkaConnection = _Connection
+# Where brokers make topics that somebody asks for, one that is deleted would be back at once, with one partition.
+aiokafka.client.MetadataRequest = functools.partial(MetadataRequest, allow_auto_topic_creation=False)
 
 
 async def start(client: Any, startable: Any, within_s: float) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -205,6 +205,33 @@ async def test_a_topic_deleted_underneath_is_refused_and_works_again_when_it_is_
     await harness.provisioner.ensure(dict(harness.channel, status={}))
     await works(channel)
     assert "again" in await harness.stored()
+
+
+async def test_no_client_of_ours_brings_a_deleted_topic_back(private_kafka: Callable[..., KafkaBroker]) -> None:
+    """Kafka's default is to make what somebody asks for."""
+    broker = private_kafka({"auto.create.topics.enable": "true"})
+    await asyncio.to_thread(broker.start)
+    harness = KafkaHarness(broker.bootstrap, 2)
+    await harness.start()
+    channel = await harness.open()
+    subscriber = await harness.subscribe(channel)
+    await stored(channel, event("1"))
+    await subscriber.taken(1)
+    await harness.admin.delete_topics([harness.topic])
+    impatient(channel, 1.0)
+    refused: ChannelError | None = None
+    while refused is None:
+        try:
+            await stored(channel, event("lost"))
+        except ChannelError as error:
+            refused = error
+    assert "does not exist" in str(refused)
+    asked = channel._producer._client.client  # type: ignore[attr-defined]
+    for _ in range(3):
+        await asked.force_metadata_update()
+        await subscriber.cursor.member._consumer._client.force_metadata_update()  # type: ignore[attr-defined]
+    assert harness.topic not in await harness.admin.list_topics()
+    await harness.aclose()
 
 
 async def test_the_topics_own_limit_is_known_and_one_that_falls_later_is_met(harness: KafkaHarness) -> None:

@@ -19,12 +19,12 @@ from eventing.errors import EventingError
 from eventing_rabbitmq import frames
 from eventing_rabbitmq.settings import RabbitmqSettings
 
-__all__ = ["AmqpChannel", "BrokerError", "Connection", "ConnectionLostError", "Handler", "connect"]
+__all__ = ["AmqpChannel", "BrokerError", "Connection", "ConnectionLostError", "Handler", "NoAnswerError", "connect"]
 
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S: Final = 10.0
-CALL_TIMEOUT_S: Final = 15.0
+CALL_TIMEOUT_S: Final = 10.0
 _FRAME: Final = struct.Struct(">BHI")
 _GREETING: Final = b"AMQP\0\0\x09\x01"
 _CAPABILITIES: Final = {
@@ -35,6 +35,7 @@ _CAPABILITIES: Final = {
     "publisher_confirms": True,
 }
 _GOODBYE_S: Final = 1.0
+_GIVEN_UP_MAX: Final = 200  # AMQP channels of a connection that hang; then a new connection is made
 
 
 class BrokerError(EventingError):
@@ -47,6 +48,11 @@ class BrokerError(EventingError):
 
 class ConnectionLostError(EventingError):
     """There is no connection (any more)."""
+
+
+class NoAnswerError(ConnectionLostError):
+    """The broker does not answer a call; the AMQP channel is given up. A queue that has no leader makes it so, with a
+    connection that is alive."""
 
 
 class Handler(Protocol):
@@ -75,6 +81,7 @@ class AmqpChannel:
         self.ended: asyncio.Future[EventingError] = connection.loop.create_future()
         self._handler = handler
         self._lock = asyncio.Lock()
+        self._closing = False
         self._replies: deque[asyncio.Future[Any]] = deque()  # those given up are there too: their answers come
         self._content: Callable[[bytes, bytes], None] | None = None
         self._header = b""
@@ -85,8 +92,8 @@ class AmqpChannel:
         self.connection.write(data)
 
     async def call(self, method: Frame, within_s: float = CALL_TIMEOUT_S) -> Any:
-        """Send a method and wait for its answer. Raises BrokerError where the broker closes the channel over it, and
-        ConnectionLostError; a broker that does not answer loses the connection."""
+        """Send a method and wait for its answer. Raises BrokerError where the broker closes the channel over it,
+        ConnectionLostError, and NoAnswerError, after which the channel has ended."""
         async with self._lock:
             if self.ended.done():
                 raise self.ended.result()
@@ -97,17 +104,17 @@ class AmqpChannel:
                 async with asyncio.timeout(within_s):
                     return await reply
             except TimeoutError:
-                self.connection.abort(f"no answer to {method.name} within {within_s:g} s")
-                raise ConnectionLostError(self.connection.why) from None
+                error = NoAnswerError(f"RabbitMQ gives no answer to {method.name} within {within_s:g} s")
+                self.give_up(error)
+                raise error from None
 
     async def close(self, within_s: float = CALL_TIMEOUT_S) -> None:
         """End it in order: what was written before is done when this returns."""
         if self.ended.done():
             return
-        try:
+        self._closing = True
+        with suppress(BrokerError, ConnectionLostError):
             await self.call(commands.Channel.Close(200, "", 0, 0), within_s)
-        except (BrokerError, ConnectionLostError):
-            return
 
     def end(self, error: EventingError) -> None:
         if self.ended.done():
@@ -120,16 +127,20 @@ class AmqpChannel:
         self._replies.clear()
         self._handler.closed(error)
 
-    def give_up(self) -> None:
-        """End it without waiting for that."""
-        if not self.ended.done():
-            nobody = self.connection.loop.create_future()
-            nobody.cancel()
-            self._replies.append(nobody)
+    def give_up(self, error: EventingError) -> None:
+        """End it without waiting for the broker to agree; until it does, the number is taken."""
+        if self.ended.done():
+            return
+        if not self._closing:
             self.connection.write(frame.marshal(commands.Channel.Close(200, "", 0, 0), self.number))
+        self.end(error)
+        self.connection.given_up(self)
 
     def received(self, kind: int, payload: bytes) -> None:
         """A frame for this channel."""
+        if self.ended.done():
+            self._late(kind, payload)
+            return
         if kind == frames.METHOD:
             name = payload[:4]
             if name == frames.DELIVER:
@@ -161,6 +172,14 @@ class AmqpChannel:
             self._left = int.from_bytes(payload[4:12])
             if not self._left:
                 self._complete(b"")
+
+    def _late(self, kind: int, payload: bytes) -> None:
+        """A frame for a channel that was given up: its close is all that counts."""
+        method = _method(payload) if kind == frames.METHOD else None
+        if isinstance(method, commands.Channel.Close):
+            self.connection.write(frame.marshal(commands.Channel.CloseOk(), self.number))
+        elif isinstance(method, commands.Channel.CloseOk):
+            self.connection.channels.pop(self.number, None)
 
     def _complete(self, body: bytes) -> None:
         content, self._content = self._content, None
@@ -228,6 +247,7 @@ class Connection(asyncio.Protocol):
             self._reply.set_exception(error)
         for channel in list(self.channels.values()):
             channel.end(error)
+        self.channels.clear()
         if not self.ended.done():
             self.ended.set_result(None)
 
@@ -325,9 +345,15 @@ class Connection(asyncio.Protocol):
         try:
             await channel.call(commands.Channel.Open())
         except asyncio.CancelledError:
-            channel.give_up()
+            channel.give_up(ConnectionLostError("it was not needed"))
             raise
         return channel
+
+    def given_up(self, channel: AmqpChannel) -> None:
+        """The broker may still use the number of an AMQP channel that has ended here."""
+        self.channels[channel.number] = channel
+        if sum(one.ended.done() for one in self.channels.values()) > _GIVEN_UP_MAX:
+            self.abort("RabbitMQ leaves too many calls without an answer")
 
     async def greet(self, settings: RabbitmqSettings, name: str) -> None:
         """The handshake. Raises BrokerError where the broker refuses, ConnectionLostError."""

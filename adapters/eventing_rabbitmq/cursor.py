@@ -20,7 +20,7 @@ from eventing.cursors import DurableCursor
 from eventing.errors import EventingError, InvalidEventError
 from eventing.resources.subscribers import Subscriber
 from eventing_rabbitmq import frames
-from eventing_rabbitmq.connection import AmqpChannel, BrokerError, ConnectionLostError
+from eventing_rabbitmq.connection import AmqpChannel, BrokerError, ConnectionLostError, NoAnswerError
 from eventing_rabbitmq.delays import step_of
 from eventing_rabbitmq.lease import NOTE_HEADER, UNTIL_HEADER, RabbitmqLease
 from eventing_rabbitmq.names import DELAYS_S
@@ -393,12 +393,12 @@ class RabbitmqCursor(DurableCursor[RabbitmqLease]):
                     logger.info("%s: consumes again", self._name)
                 backoff, failure = _BACKOFF_S[0], ""
                 await self._while_consuming(way, amqp)
-            except ConnectionLostError:
-                pass  # the line says so
-            except BrokerError as error:
+            except (BrokerError, NoAnswerError) as error:
                 if failure != str(error):
                     failure = str(error)
-                    logger.warning("%s: cannot consume, tried again: %d %s", self._name, error.code, error)
+                    logger.warning("%s: cannot consume, and tries again: %s", self._name, error)
+            except ConnectionLostError:
+                pass  # the line says so
             if self._amqp is not None:
                 await self._amqp.close()
             await asyncio.sleep(backoff)

@@ -17,7 +17,7 @@ from eventing.channels import Budget
 from eventing.errors import ChannelFullError, ChannelUnavailableError, EventingError, EventTooLargeError
 from eventing.event import Event
 from eventing_rabbitmq.confirming import Confirming
-from eventing_rabbitmq.connection import BrokerError, Connection, ConnectionLostError
+from eventing_rabbitmq.connection import BrokerError, Connection, ConnectionLostError, NoAnswerError
 from eventing_rabbitmq.frames import FRAME_OVERHEAD, content_header
 from eventing_rabbitmq.line import Line
 
@@ -203,6 +203,8 @@ class Publisher:
             except (BrokerError, ConnectionLostError) as error:
                 if isinstance(error, BrokerError):
                     self._failed(f"RabbitMQ refuses the channel: {error.code} {error}")
+                elif isinstance(error, NoAnswerError):
+                    self._failed(str(error))
                 await asyncio.sleep(backoff)
                 backoff = min(backoff * 2, _BACKOFF_S[1])
                 continue

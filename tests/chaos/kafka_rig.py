@@ -55,6 +55,13 @@ class KafkaRig:
         port = urlsplit(self.mesh.endpoints["metrics"]).port or 0
         return Asked(port, MeshClient.find(self.mesh.data_dir).token)
 
+    async def subscribe(self) -> None:
+        """One in the order of partitions, one in none, and one so slow that there are always events that wait for it."""
+        await self.changes.subscribe("ordered", ordered=True)
+        await self.changes.subscribe("unordered")
+        slow = await self.changes.subscribe("slow", ordered=True)
+        self.sink.always(slow.path, Answer().after(0.03))
+
     def fault(self) -> None:
         """Something is about to be done: what was delivered from shortly before it on may come again."""
         self.faults.append(time.monotonic())

@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from eventing.testing.sinks import Answer
 from eventing_kafka.names import topic_of
-from tests.chaos.kafka_rig import KafkaRig, kafka_rig
+from tests.chaos.kafka_rig import kafka_rig
 from tests.support.kafka.broker import KafkaBroker
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
@@ -26,14 +26,9 @@ async def broker(private_kafka: Callable[[], KafkaBroker]) -> KafkaBroker:
     return made
 
 
-async def subscribe(rig: KafkaRig) -> None:
-    await rig.changes.subscribe("ordered", ordered=True)
-    await rig.changes.subscribe("unordered")
-
-
 async def test_killed_and_started_under_load(tmp_path: Path, broker: KafkaBroker) -> None:
     async with kafka_rig(tmp_path / "data", broker.bootstrap, 1) as rig:
-        await subscribe(rig)
+        await rig.subscribe()
         async with rig.load():
             await rig.traffic.until(100)
             rig.fault()
@@ -52,7 +47,7 @@ async def test_frozen_for_half_a_minute(tmp_path: Path, broker: KafkaBroker) -> 
     event waits for its next attempt, both longer than a session too."""
     patient = {"retry": 4, "backoffPolicy": "linear", "backoffDelay": "PT15S", "timeout": "PT10S"}
     async with kafka_rig(tmp_path / "data", broker.bootstrap, 2, share=0) as rig:
-        await subscribe(rig)
+        await rig.subscribe()
         rig.changes.delivery = patient
         away = await rig.changes.subscribe("away", ordered=True)
         rig.sink.script(away.path, *[Answer(503)] * 2)
@@ -72,7 +67,7 @@ async def test_frozen_for_half_a_minute(tmp_path: Path, broker: KafkaBroker) -> 
 
 async def test_connections_cut_and_half_open(tmp_path: Path, kafka: KafkaBroker) -> None:
     async with kafka.proxy() as proxy, kafka_rig(tmp_path / "data", f"127.0.0.1:{proxy.port}", 3) as rig:
-        await subscribe(rig)
+        await rig.subscribe()
         async with rig.load():
             await rig.traffic.until(50)
             for _ in range(3):
@@ -114,7 +109,7 @@ async def test_absent_at_the_start(tmp_path: Path, private_kafka: Callable[[], K
 async def test_its_topic_is_deleted(tmp_path: Path, kafka: KafkaBroker) -> None:
     """Somebody deletes the topic with all that it holds. It is made again, and what is accepted from then on arrives."""
     async with kafka_rig(tmp_path / "data", kafka.bootstrap, 5) as rig:
-        await subscribe(rig)
+        await rig.subscribe()
         async with rig.load():
             await rig.traffic.until(200)
             rig.fault()

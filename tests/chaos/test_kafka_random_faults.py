@@ -90,8 +90,7 @@ async def test_one_after_the_other(tmp_path: Path, private_kafka: Callable[[], K
         workers = 1 + seed % 2
         arguments = [f"--workers={workers}"] if workers > 1 else []
         async with kafka_rig(tmp_path / "data", f"127.0.0.1:{proxy.port}", seed, *arguments) as rig:
-            await rig.changes.subscribe("ordered", ordered=True)
-            await rig.changes.subscribe("unordered")
+            await rig.subscribe()
             faults = Faults(rig, broker, proxy, workers)
             async with rig.load():
                 for _ in range(rig.rand.randint(2, 4)):

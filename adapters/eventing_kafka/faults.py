@@ -90,6 +90,8 @@ def words_of(error: Exception) -> str:
         known = error.errno is not None and not isinstance(error, socket.gaierror)
         return os.strerror(error.errno) if known and error.errno else error.strerror or "the connection was closed"
     text = " ".join(_NUMBERED.sub("", str(error)).split())
+    if text.startswith("Connection at ") and text.endswith(" closed"):
+        return "it has closed the connection"
     if text.startswith("Unable to bootstrap from"):
         return "no server lets us in"  # aiokafka writes why into its log only
     if isinstance(error, errors.BrokerResponseError) and text in {"", "None"}:

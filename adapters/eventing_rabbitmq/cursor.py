@@ -429,6 +429,8 @@ class RabbitmqCursor(DurableCursor[RabbitmqLease]):
         self._arrived = 0
         try:
             ready, consumers = await way.topology.ready(self.queue)
+            for name in way.delays.used(self.queue):
+                ready += (await way.topology.ready(name))[0]
         except BrokerError as error:
             if error.code != NOT_FOUND:
                 raise

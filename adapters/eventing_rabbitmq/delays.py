@@ -69,6 +69,10 @@ class Delays:
         if self._task is None and not self._closed:
             self._task = asyncio.get_running_loop().create_task(self._pump(), name=f"{self._name} delays")
 
+    def used(self, queue: str) -> list[str]:
+        """The delay queues in which this process has let events of `queue` wait."""
+        return [name for (of, _), name in self._declared.items() if of == queue]
+
     async def _pump(self) -> None:
         while True:
             await self._more.wait()

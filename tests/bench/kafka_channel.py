@@ -9,9 +9,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
+from tests.bench.beside import Compared, said, shown  # noqa: E402
 from tests.bench.board import DELIVERED  # noqa: E402
 from tests.bench.configuring import ConfiguredMesh, Entrance  # noqa: E402
 from tests.bench.report import grid  # noqa: E402
@@ -41,37 +41,11 @@ _PATIENCE_S: Final = 60.0
 _STARTED: Final = 300  # deliveries after which a round is under way
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """Rounds of the same thing by the bare clients and by the mesh."""
-
-    bare: Sequence[Throughput]
-    mesh: Sequence[Throughput]
-
-    def row(self, what: str) -> tuple[str, ...]:
-        ratio = Range.of([ours.deliveries_per_s / its.deliveries_per_s for ours, its in zip(self.mesh, self.bare, strict=True)])
-        sides = [
-            (Range.of([one.deliveries_per_s for one in side]), Range.of([one.cpu_us for one in side]))
-            for side in (self.bare, self.mesh)
-        ]
-        (bare_speed, bare_cpu), (mesh_speed, mesh_cpu) = sides
-        return (
-            what, _shown(bare_speed, ",.0f"), _shown(mesh_speed, ",.0f"), _shown(ratio, ".0%"),
-            _shown(bare_cpu, ".0f"), _shown(mesh_cpu, ".0f"),
-        )  # fmt: skip
-
-
-def _shown(values: Range, form: str) -> str:
-    if values.low == values.high:
-        return f"{values.middle:{form}}"
-    return f"{values.middle:{form}} ({values.low:{form}} to {values.high:{form}})"
-
-
 def section(quick: bool) -> list[str]:
     """The part of docs/benchmarks.md."""
     back_end = KAFKA.found
     if back_end is None:
-        return _said(TITLE, "", f"Left out, since there was no Kafka: {KAFKA.remedy}.")
+        return said(TITLE, "", f"Left out, since there was no Kafka: {KAFKA.remedy}.")
     with ExitStack() as stack:
         reaper = Reaper()
         stack.callback(reaper.close)
@@ -100,12 +74,12 @@ class KafkaBench:
 
     def lines(self, where: str) -> list[str]:
         published = self.publish()
-        _said(" | ".join(published.row("publish")))
+        said(" | ".join(published.row("publish")))
         asyncio.run(self._make_stock())
         ordered = self.deliver("ordered", PARTITIONS)
-        _said(" | ".join(ordered.row("deliver, ordered")))
+        said(" | ".join(ordered.row("deliver, ordered")))
         unordered = self.deliver("unordered", UNORDERED)
-        _said(" | ".join(unordered.row("deliver, unordered")))
+        said(" | ".join(unordered.row("deliver, unordered")))
         through, timed = self.through()
         rows = [
             published.row(f"publish (goal: at least {GOAL:.0%} of its rate)"),
@@ -114,7 +88,7 @@ class KafkaBench:
             through.row("both, closed loop of 256"),
         ]
         headings = ("what", "bare, events/s", "mesh, events/s", "mesh to bare", "bare, CPU µs", "mesh, CPU µs")
-        return _said(
+        return said(
             TITLE,
             "",
             f"Beside a bare pair of aiokafka clients (`tests/bench/bare_kafka.py`), on the same broker ({where}, one node, no TLS) with the",
@@ -204,9 +178,9 @@ class KafkaBench:
                 [
                     (
                         title,
-                        _shown(Range.of([one.p50 for one in slow[name]]), ".1f"),
-                        _shown(Range.of([one.p99 for one in slow[name]]), ".1f"),
-                        _shown(Range.of([one.cpu_us for one in slow[name]]), ".0f"),
+                        shown(Range.of([one.p50 for one in slow[name]]), ".1f"),
+                        shown(Range.of([one.p99 for one in slow[name]]), ".1f"),
+                        shown(Range.of([one.cpu_us for one in slow[name]]), ".0f"),
                     )
                     for title, name in (("bare pair", "pair"), ("mesh", "through"))
                 ],
@@ -314,11 +288,6 @@ async def _begin_at_start(bootstrap: str, topic: str, group: str) -> None:
         await consumer.commit(dict.fromkeys(consumer.assignment(), 0))
     finally:
         await consumer.stop()
-
-
-def _said(*lines: str) -> list[str]:
-    print("\n".join(lines), end="\n\n", flush=True)
-    return [*lines, ""]
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":  # so that `python tests/bench/run.py` finds its siblings under their one name
     sys.path[0] = str(ROOT)
 
-from tests.bench import control_plane, kafka_channel, stages  # noqa: E402
+from tests.bench import control_plane, kafka_channel, rabbitmq_channel, stages  # noqa: E402
 from tests.bench.bounds import BOUNDS  # noqa: E402
 from tests.bench.processes import command_line, memory_kib, peak_memory_kib  # noqa: E402
 from tests.bench.report import (  # noqa: E402
@@ -54,6 +54,7 @@ SECTIONS: dict[str, Callable[[bool], list[str]]] = {
     **BOUNDS,
     "control-plane": control_plane.section,
     "kafka": kafka_channel.section,
+    "rabbitmq": rabbitmq_channel.section,
 }
 
 

@@ -16,6 +16,7 @@ __all__ = ["CONNECT_S", "ClusterError", "cause", "reason_of", "words_of"]
 CONNECT_S: Final = 3.0  # for one attempt to reach a server
 
 _NUMBERED: Final = re.compile(r"^(\[Error -?\d+\] )?(\w+: )?")  # how aiokafka begins its texts
+_CLOSED: Final = re.compile(r"Connection at \S+ closed")
 _NOT_LET_IN: Final = (
     errors.AuthenticationFailedError,
     errors.IllegalSaslStateError,
@@ -90,7 +91,7 @@ def words_of(error: Exception) -> str:
         known = error.errno is not None and not isinstance(error, socket.gaierror)
         return os.strerror(error.errno) if known and error.errno else error.strerror or "the connection was closed"
     text = " ".join(_NUMBERED.sub("", str(error)).split())
-    if text.startswith("Connection at ") and text.endswith(" closed"):
+    if _CLOSED.fullmatch(text):
         return "it has closed the connection"
     if text.startswith("Unable to bootstrap from"):
         return "no server lets us in"  # aiokafka writes why into its log only

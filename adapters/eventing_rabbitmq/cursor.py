@@ -41,7 +41,7 @@ _BACKOFF_S: Final = (0.2, 5.0)
 _REMEMBERED_MAX: Final = 4096
 _ORIGIN_MAX: Final = 200
 _RECEIPT_DIGITS: Final = 19  # of a number of 64 bits
-_Identity = tuple[str, str, str]
+_Identity = tuple[bytes | None, bytes | None, bytes]
 
 
 class RabbitmqCursor(DurableCursor[RabbitmqLease]):
@@ -116,7 +116,7 @@ class RabbitmqCursor(DurableCursor[RabbitmqLease]):
             )  # fmt: skip
             origin = b""
         lease.event = event
-        lease.deliveries = lease.counted
+        lease.deliveries = max(lease.deliveries, lease.counted)
         if origin.startswith(self._receipts):
             digits = origin[len(self._receipts) :]
             if digits.isdigit() and len(digits) < _RECEIPT_DIGITS and self._knows(number := int(digits)):
@@ -281,18 +281,21 @@ class RabbitmqCursor(DurableCursor[RabbitmqLease]):
                     self._amqp.write(frames.nack(self._amqp.number, lease.tag))
 
     def _take_away(self, gone: list[RabbitmqLease]) -> None:
-        """These are no longer ours. What is known of those that wait is remembered: the broker knows nothing of it."""
+        """These are no longer ours. What the worker noted, and until when they wait, is remembered: the broker knows nothing of
+        it, and most come again to where they were."""
         lost = []
+        now = self._clock()
+        waits = {lease.tag: until for until, lease in self._deferred}
         for lease in gone:
             del self._known[lease.tag]
             lease.lost = True
+            until = waits.get(lease.tag, now)
+            if (lease.note or until > now) and len(self._remembered) < _REMEMBERED_MAX:
+                self._remembered[_identity(lease)] = (until, lease.note, lease.deliveries)
             if lease.out:
                 lease.out = False
                 self._out -= 1
                 lost.append(lease)
-        for until, lease in self._deferred:
-            if lease.lost and lease.decoded and len(self._remembered) < _REMEMBERED_MAX:
-                self._remembered[_identity(lease)] = (until, lease.note, lease.deliveries)
         self._drop_lost()
         if lost and not self._ended:
             self._consumer.lost(lost)
@@ -331,24 +334,17 @@ class RabbitmqCursor(DurableCursor[RabbitmqLease]):
 
     def _waits(self, lease: RabbitmqLease, now: float) -> bool:
         """Whether the message has still to wait: it went through a delay queue, or was given back while it waited."""
-        until_ms = note = b""
-        for name, value in lease.said.headers:
-            if name == UNTIL_HEADER:
-                until_ms = value
-            elif name == NOTE_HEADER:
-                note = value
-        if until_ms.isdigit():
-            self._decode(lease)
-            lease.note = note
-            until = now + int(until_ms[:15]) / 1000 - time.time()
-        elif lease.again and self._remembered:
-            self._decode(lease)
-            found = self._remembered.pop(_identity(lease), None)
-            if found is None:
-                return False
-            until, lease.note, lease.deliveries = found
+        known = self._remembered.pop(_identity(lease), None) if lease.again else None
+        if known is not None:
+            until, lease.note, lease.deliveries = known
         else:
-            return False
+            said = dict(lease.said.headers)
+            until_ms = said.get(UNTIL_HEADER, b"")
+            if not until_ms.isdigit():
+                return False
+            lease.note = said.get(NOTE_HEADER, b"")
+            lease.deliveries = lease.counted
+            until = now + int(until_ms[:15]) / 1000 - time.time()
         if until <= now:
             return False
         step = step_of(until - now)
@@ -460,7 +456,7 @@ class RabbitmqCursor(DurableCursor[RabbitmqLease]):
 
 
 def _identity(lease: RabbitmqLease) -> _Identity:
-    """What tells an event that comes again from others."""
-    attributes = lease.event.attributes
-    receipt = next((value for name, value in lease.said.headers if name == b"eventing-receipt"), b"")
-    return attributes.get("source", ""), attributes.get("id", ""), receipt.decode("ascii", "replace")
+    """What tells a message that comes again from others."""
+    said = dict(lease.said.headers)
+    id_, source = said.get(b"id"), said.get(b"source")
+    return said.get(b"eventing-receipt"), source, id_ if id_ is not None else lease.body

@@ -108,6 +108,8 @@ async def test_a_wait_outlives_the_connection_in_the_process(rabbitmq: RabbitmqB
             subscriber = await harness.subscribe(channel)
             await stored(channel, event("waits"), event("out"))
             leases = {lease.event.id: lease for lease in await subscriber.taken(2)}
+            assert subscriber.cursor.defer(leases["out"], time.monotonic(), b"once")
+            (leases["out"],) = await subscriber.taken(1)
             until_ = time.monotonic() + 3
             assert subscriber.cursor.defer(leases["waits"], until_, b"note")
             proxy.cut()
@@ -115,7 +117,7 @@ async def test_a_wait_outlives_the_connection_in_the_process(rabbitmq: RabbitmqB
             assert ids(subscriber.consumer.gone) == ["out"]
             assert not subscriber.cursor.settle(leases["out"])
             (out,) = await subscriber.taken(1)
-            assert out.event.id == "out"
+            assert (out.event.id, out.note) == ("out", b"once")
             assert out.deliveries >= 1
             assert subscriber.settle(out)
             (waited,) = await subscriber.taken(1)

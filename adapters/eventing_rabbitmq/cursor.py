@@ -425,8 +425,7 @@ class RabbitmqCursor(DurableCursor[RabbitmqLease]):
         self._arrived = 0
         try:
             ready, consumers = await way.topology.ready(self.queue)
-            for name in way.delays.used(self.queue):
-                ready += (await way.topology.ready(name))[0]
+            ready += await way.delays.waiting(self.queue)
         except BrokerError as error:
             if error.code != NOT_FOUND:
                 raise

@@ -18,7 +18,7 @@ from eventing_rabbitmq.frames import content_header
 from eventing_rabbitmq.lease import DELIVERIES_HEADER, NOTE_HEADER, UNTIL_HEADER, RabbitmqLease
 from eventing_rabbitmq.line import Line
 from eventing_rabbitmq.names import DELAYS_S
-from eventing_rabbitmq.topology import Topology
+from eventing_rabbitmq.topology import NOT_FOUND, Topology
 
 __all__ = ["Delays", "step_of"]
 
@@ -69,9 +69,18 @@ class Delays:
         if self._task is None and not self._closed:
             self._task = asyncio.get_running_loop().create_task(self._pump(), name=f"{self._name} delays")
 
-    def used(self, queue: str) -> list[str]:
-        """The delay queues in which this process has let events of `queue` wait."""
-        return [name for (of, _), name in self._declared.items() if of == queue]
+    async def waiting(self, queue: str) -> int:
+        """How many events of `queue` wait, in the delay queues that this process has used. Raises BrokerError,
+        ConnectionLostError."""
+        count = 0
+        for key, name in [(key, name) for key, name in self._declared.items() if key[0] == queue]:
+            try:
+                count += (await self._topology.ready(name))[0]
+            except BrokerError as error:
+                if error.code != NOT_FOUND:
+                    raise
+                self._declared.pop(key, None)  # somebody has deleted it
+        return count
 
     async def _pump(self) -> None:
         while True:
@@ -91,8 +100,9 @@ class Delays:
         if connection is None or connection.blocked:
             raise ConnectionLostError("RabbitMQ takes no messages now")
         key = (item.queue, item.step)
-        if key not in self._declared:
-            self._declared[key] = await self._topology.delay_queue(*key)
+        name = self._declared.get(key)
+        if name is None:
+            name = self._declared[key] = await self._topology.delay_queue(*key)
         if self._confirming.channel is None:
             await self._confirming.open(connection)
         lease = item.lease
@@ -103,7 +113,7 @@ class Delays:
             (UNTIL_HEADER, b"%d" % until), (NOTE_HEADER, lease.note), (DELIVERIES_HEADER, b"%d" % lease.deliveries)
         ]  # fmt: skip
         header = content_header(said.content_type, headers, len(lease.body), said.timestamp or int(time.time()))
-        self._confirming.send(header, lease.body, item, self._declared[key].encode())
+        self._confirming.send(header, lease.body, item, name.encode())
 
     def _confirmed(self, item: Item, stored: bool, routed: bool) -> None:
         if stored and routed:

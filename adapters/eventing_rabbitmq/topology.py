@@ -74,7 +74,7 @@ class Topology:
 
     async def aclose(self) -> None:
         if self._amqp is not None:
-            await self._amqp.close()
+            await self._amqp.close(1.0)
 
     # the AMQP channel's side
 

@@ -167,6 +167,26 @@ async def test_a_connection_that_is_cut_fails_what_is_under_way_at_once(rabbitmq
             await harness.aclose()
 
 
+async def test_a_channel_closes_by_its_deadline_though_nobody_answers(rabbitmq: RabbitmqBroker) -> None:
+    """C-25."""
+    async with rabbitmq.proxy() as proxy:
+        harness = RabbitmqHarness(rabbitmq.url, through=rabbitmq.url_of(port=proxy.port))
+        await harness.start()
+        channel = await harness.open()
+        subscriber = await harness.subscribe(channel)
+        await stored(channel, event("1"))
+        await subscriber.taken(1)
+        proxy.half_open()
+        pending = channel.publish([event("2")])
+        assert pending is not None
+        began = time.monotonic()
+        await channel.aclose(began + 1.0)
+        assert time.monotonic() - began < 8, "a second for the deadline, and one for each goodbye"
+        with pytest.raises(ChannelUnavailableError):
+            await pending
+        await harness.aclose()
+
+
 async def test_a_broker_that_is_absent_at_the_start_is_said_and_found_when_it_comes(
     private_rabbitmq: Callable[..., RabbitmqBroker],
 ) -> None:

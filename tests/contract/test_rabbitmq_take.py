@@ -282,3 +282,20 @@ async def test_other_concurrency_and_order_apply_to_what_comes(harness: Rabbitmq
         seen.append(lease.event.id)
         assert subscriber.settle(lease)
     assert seen == [str(number) for number in range(10)]
+
+
+async def test_a_deleted_delay_queue_is_made_again(harness: RabbitmqHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no event is acknowledged that has not got there."""
+    monkeypatch.setattr(delays, "DELAYS_S", (1,))
+    monkeypatch.setattr(cursors, "_POLL_S", 0.05)
+    channel = await harness.open()
+    subscriber = await harness.subscribe(channel)
+    await stored(channel, event("1"), event("2"))
+    first, second = await subscriber.taken(2)
+    assert subscriber.cursor.defer(first, time.monotonic() + 1)
+    assert len(await subscriber.taken(1)) == 1
+    await harness.amqp.queue_delete(delay_queue(queue_of(harness.channel, "uid-1"), 1))
+    assert subscriber.cursor.defer(second, time.monotonic() + 1)
+    assert ids(await subscriber.taken(1)) == ["2"]
+    await stored(channel, event("3"))
+    assert ids(await subscriber.taken(1)) == ["3"]

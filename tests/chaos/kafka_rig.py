@@ -32,7 +32,7 @@ __all__ = ["DATA_PLANE", "KafkaRig", "kafka_rig", "settings"]
 
 PATIENCE_S: Final = 60.0
 COMMIT_S: Final = 1.0  # what is settled is recorded within this
-SLACK_S: Final = 3.0  # a busy machine
+SLACK_S: Final = 2.0  # a busy machine
 RECOVERY_S: Final = 120.0  # what comes again after this is not for that fault
 DATA_PLANE: Final = "DataPlaneRole"
 
@@ -153,6 +153,13 @@ class KafkaRig:
         ends["again"] = self.check_duplicates()
         print(f"came again: {ends['again']}")
         return ends
+
+    async def recorded(self) -> None:
+        """Events come in, are delivered, and that is recorded: none of them may come again, whatever happens next."""
+        async with self.load():
+            await self.traffic.until(60)
+        await self._quiet(PATIENCE_S)
+        await asyncio.sleep(COMMIT_S + SLACK_S)
 
     async def _quiet(self, within: float) -> None:
         """Wait until all that is due has arrived somewhere; at most so long, what is missing then has its own report."""

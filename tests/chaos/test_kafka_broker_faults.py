@@ -29,6 +29,7 @@ async def broker(private_kafka: Callable[[], KafkaBroker]) -> KafkaBroker:
 async def test_killed_and_started_under_load(tmp_path: Path, broker: KafkaBroker) -> None:
     async with kafka_rig(tmp_path / "data", broker.bootstrap, 1) as rig:
         await rig.subscribe()
+        await rig.recorded()
         async with rig.load():
             await rig.traffic.until(100)
             rig.fault()

@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 async def test_killed_in_the_middle_of_deliveries(tmp_path: Path, kafka: KafkaBroker) -> None:
     async with kafka_rig(tmp_path / "data", kafka.bootstrap, 1) as rig:
         await rig.subscribe()
+        await rig.recorded()
         async with rig.load():
             for _ in range(3):
                 await rig.traffic.until(rig.rand.randint(60, 150))
@@ -30,6 +31,7 @@ async def test_killed_in_the_middle_of_deliveries(tmp_path: Path, kafka: KafkaBr
 async def test_three_processes_coming_and_going(tmp_path: Path, kafka: KafkaBroker) -> None:
     async with kafka_rig(tmp_path / "data", kafka.bootstrap, 2, "--workers=3", partitions=6) as rig:
         await rig.subscribe()
+        await rig.recorded()
         async with rig.load():
             for _ in range(6):
                 await rig.traffic.until(rig.rand.randint(10, 60))

@@ -10,7 +10,9 @@ go. In order `partition` a partition is a lane, in order `key` a key; events wit
 import heapq
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from eventing.bindings.kafka import decode, foreign_event
@@ -78,6 +80,10 @@ class KafkaCursor(DurableCursor[KafkaLease]):
         while back and most > 0:
             lease = heapq.heappop(back)
             self._held_bytes -= lease.size
+            lane = lease.lane
+            if lane is not None and lane.before(lease):
+                self._stand_back(lane, lease)
+                continue
             lease.out = True
             leases.append(lease)
             most -= 1
@@ -89,12 +95,14 @@ class KafkaCursor(DurableCursor[KafkaLease]):
                 if lease.offset >= partition.offsets.position + AHEAD_MAX:
                     partition.far.append(lease)
                     continue
-                record = lease.record
-                lease.record = None
-                self._open(lease, record)
                 lease.out = True
                 leases.append(lease)
                 most -= 1
+                record = lease.record
+                if record is None:
+                    continue  # it comes again, and had to wait for others of its lane
+                lease.record = None
+                self._open(lease, record)
                 partition.unread -= 1
                 partition.unread_bytes -= lease.size
                 if partition.full and partition.roomy:
@@ -102,6 +110,14 @@ class KafkaCursor(DurableCursor[KafkaLease]):
                     self.member.room()
         self._short = most > 0
         return leases
+
+    def _stand_back(self, lane: Lane, lease: KafkaLease) -> None:
+        """Others of its lane come first: the order was changed while several were out."""
+        lane.taken -= 1
+        lane.waiting = deque(sorted([*lane.waiting, lease]))
+        if not lane.taken:
+            lane.taken = 1
+            self._ready.append(lane.waiting.popleft())
 
     def _open(self, lease: KafkaLease, record: Any) -> None:
         """Make the event of a record, and see to its receipt."""
@@ -169,6 +185,11 @@ class KafkaCursor(DurableCursor[KafkaLease]):
         if order is self._order:
             return
         self._order = order
+        waiting = [lane.waiting for partition in self.partitions.values() for lane in (partition.lane, *partition.lanes.values())]
+        for lease in chain(self._ready, *waiting):
+            if lease.record is None:
+                self._held_bytes += lease.size
+                heapq.heappush(self._back, lease)
         self._ready.clear()
         for partition in self.partitions.values():
             partition.lanes.clear()

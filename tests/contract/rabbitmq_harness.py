@@ -119,6 +119,7 @@ class RabbitmqHarness(ChannelHarness):
     async def aclose(self) -> None:
         for channel in self.opened:
             await channel.aclose(time.monotonic() + 10.0)
+        assert self.budget.used == 0, "what waited for its confirmation is given back"
         await self.provisioner.remove(self.channel)
         await self.provisioner.aclose()
         await self.connection.close()

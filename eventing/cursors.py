@@ -38,7 +38,9 @@ class DurableCursor(Generic[L]):
         self._deferred: list[tuple[float, L]] = []  # a heap by time
         self._timer: asyncio.TimerHandle | None = None
         self._waking = False
-        self._short = True  # the last `take` gave less than it was asked for
+        # A `take` gave less than it was asked for, and the consumer has not been woken since. A later one that gave all it was
+        # asked for does not end it: a consumer asks for one when it has settled one, and has other slots free.
+        self._short = True
         self._stopped = False  # nothing is handed out
         self._loop = asyncio.get_running_loop()
 
@@ -79,6 +81,7 @@ class DurableCursor(Generic[L]):
     def _wake(self) -> None:
         self._waking = False
         if (self._ready or self._back) and not self._stopped:
+            self._short = False
             self._consumer.wake()
 
     def _set_timer(self) -> None:

@@ -108,7 +108,8 @@ class KafkaCursor(DurableCursor[KafkaLease]):
                 if partition.full and partition.roomy:
                     partition.full = False
                     self.member.room()
-        self._short = most > 0
+        if most:
+            self._short = True
         return leases
 
     def _stand_back(self, lane: Lane, lease: KafkaLease) -> None:

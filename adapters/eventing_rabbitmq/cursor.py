@@ -97,8 +97,8 @@ class RabbitmqCursor(DurableCursor[RabbitmqLease]):
             lease.out = True
             leases.append(lease)
         self._out += len(leases)
-        self._short = len(leases) < most
-        if self._short:
+        if len(leases) < most:
+            self._short = True
             self._make_room()
         return leases
 

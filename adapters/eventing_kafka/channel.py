@@ -132,7 +132,7 @@ class KafkaChannel:
             if self._producer is not None and self._topic is not None:
                 group.create_task(_retire(self._producer, self._topic, deadline))
         if self._retiring:
-            await asyncio.wait(self._retiring)
+            await asyncio.wait(self._retiring, timeout=max(0.0, deadline - self._host.clock()))
 
     @property
     def _client_id(self) -> str:

@@ -87,7 +87,7 @@ class Producer:
         self._client: AIOKafkaProducer | None = None
         self._topics: dict[str, Topic] = {}
         self._looks: dict[str, asyncio.Task[None]] = {}
-        self._ends: set[asyncio.Task[None]] = set()
+        self._ends: set[asyncio.Task[Any]] = set()  # what ends by itself, and is waited for at the end
         self._homeless: set[Any] = set()  # partitions without a leader at the last look
         self._sweep: asyncio.TimerHandle | None = None
         self._up = asyncio.Event()
@@ -306,7 +306,7 @@ class Producer:
             if client is None:
                 continue
             try:
-                limit = await self._limit(client, topic.name)
+                limit = await self._uncancelled(self._limit(client, topic.name))
                 async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
                     await client.client.add_topic(topic.name)
                     while (partitions := client.client.cluster.partitions_for_topic(topic.name)) is None:
@@ -331,6 +331,14 @@ class Producer:
             topic.known(len(partitions), limit)
             topic.flush()
             await asyncio.sleep(_LOOK_S * random.uniform(0.9, 1.1))  # noqa: S311 - a spread, no secret
+
+    async def _uncancelled(self, asking: Coroutine[Any, Any, int]) -> int:
+        """Ask without being cancelled on the way, which would lose a connection that is being opened for it."""
+        task = self._loop.create_task(asking)
+        self._ends.add(task)
+        task.add_done_callback(self._ends.discard)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # who asked may be gone
+        return await asyncio.shield(task)
 
     async def _limit(self, client: AIOKafkaProducer, topic: str) -> int:
         """The largest message that the topic takes. Asking for it makes no topic, as asking for metadata may."""

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 HELD_BYTES_MAX: Final = 32 << 20
 """Bytes of events that may wait here for another try, before they hold back what is behind them."""
 _HELD: Final = (16, 4096)  # how many may: at first, at most
+_ANNOUNCED_S: Final = 1.0  # within which the broker says that a queue is gone
 _POLL_S: Final = 10.0  # C-23 allows 15
 _BACKOFF_S: Final = (0.2, 5.0)
 _REMEMBERED_MAX: Final = 4096
@@ -68,6 +69,7 @@ class RabbitmqCursor(DurableCursor[RabbitmqLease]):
         self._prefetch = 0
         self._polled: tuple[int, int, float] | None = None  # ready, consumers, when
         self._arrived = 0  # since then
+        self._owed_since: float | None = None
         self._renew = asyncio.Event()
         self._ended = False
         self._expiry = self._loop.call_later(self._tick_s, self._expire)
@@ -422,16 +424,47 @@ class RabbitmqCursor(DurableCursor[RabbitmqLease]):
 
     async def _poll(self, way: "Way") -> None:
         """See how much is in the queue."""
-        self._arrived = 0
+        arrived, self._arrived = self._arrived, 0
         try:
             ready, consumers = await way.topology.ready(self.queue)
+            owed = bool(ready) and not arrived and len(self._known) < self._prefetch and (consumers < 2 or not self._ordered)
             ready += await way.delays.waiting(self.queue)
         except BrokerError as error:
             if error.code != NOT_FOUND:
                 raise
-            self._queue_gone()  # the broker will have said so, or is about to
+            await self._gone_unannounced()
         else:
             self._polled = (ready, consumers, self._clock())
+            if self._consuming and not consumers:
+                await self._gone_unannounced()
+            await self._look_for_a_stall(owed=owed)
+
+    async def _gone_unannounced(self) -> None:
+        """The queue is not there, or another of the same name is that somebody has made, and the broker has not said so yet.
+
+        It mostly does a moment later. Where it does not (seen on 3.10, with publishes under way at the deletion) the AMQP channel
+        is of no use any more: the broker takes the new queue for the old one there, and gives nothing."""
+        self._channel.incomplete.add(self.subscriber.uid)
+        end = self._loop.time() + _ANNOUNCED_S
+        while self._consuming and self._loop.time() < end:
+            await asyncio.sleep(_ANNOUNCED_S / 20)
+        if self._consuming and self._amqp is not None:
+            logger.warning("%s: its queue is gone, and is made again; what was in it is gone too", self._name)
+            await self._amqp.close()
+
+    async def _look_for_a_stall(self, *, owed: bool) -> None:
+        """`owed`: there are events for which there is room here, and none has come.
+
+        After a deletion as above RabbitMQ 3.10 may also count a consumer that it gives nothing. A new AMQP channel ends that."""
+        now = self._loop.time()
+        if not owed or not self._consuming:
+            self._owed_since = None
+        elif self._owed_since is None:
+            self._owed_since = now
+        elif now - self._owed_since >= _POLL_S and self._amqp is not None:
+            logger.warning("%s: RabbitMQ has events and hands out none, so that its AMQP channel is opened anew", self._name)
+            self._owed_since = None
+            await self._amqp.close()
 
     async def _while_consuming(self, way: "Way", amqp: AmqpChannel) -> None:
         while not amqp.ended.done():

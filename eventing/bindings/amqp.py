@@ -160,7 +160,8 @@ def foreign_event(
     for name, value in [(_CONTENT_TYPE, content_type), *headers]:
         if not value or name == RECEIPT_HEADER.encode():
             continue
-        if name == _CONTENT_TYPE:
+        # One of CloudEvents' own media types would make subscribers look for the event in the data, where none is.
+        if name == _CONTENT_TYPE and not value.strip().lower().startswith(b"application/cloudevents"):
             attributes.setdefault("datacontenttype", _readable(value))
         elif simple := _NOT_A_NAME.sub("", name.decode("utf-8", "replace").lower()):
             attributes.setdefault(f"rabbitmqheader{simple}", _readable(value))

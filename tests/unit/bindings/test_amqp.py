@@ -138,3 +138,10 @@ def test_a_foreign_message_becomes_an_event_that_names_it() -> None:
         "rabbitmqheaderxshop": "berlin",
         "rabbitmqheaderblob": "/w==",
     }
+
+
+def test_a_structured_event_that_is_none_is_not_handed_on_as_one() -> None:
+    """Its content type would make the subscriber look for the event in the data."""
+    event = foreign_event("/queue", b"application/cloudevents+json; charset=utf-8", [], b"{}")
+    assert "datacontenttype" not in event.attributes
+    assert event.attributes["rabbitmqheadercontenttype"] == "application/cloudevents+json; charset=utf-8"

@@ -28,7 +28,8 @@ __all__ = ["DELIVERY", "Changes", "Subscribed"]
 T = TypeVar("T")
 _PATIENCE_S: Final = 40.0
 # What keeps order, and what asks for none, by the kind of the backing channel.
-_ORDERED: Final[dict[str, dict[str, str]]] = {IN_MEMORY_CHANNEL.kind: {"eventing-mesh.dev/concurrency": "1"}}
+_ONE_AT_A_TIME: Final = {"eventing-mesh.dev/concurrency": "1"}
+_ORDERED: Final[dict[str, dict[str, str]]] = {IN_MEMORY_CHANNEL.kind: _ONE_AT_A_TIME, "RabbitmqChannel": _ONE_AT_A_TIME}
 _UNORDERED: Final[dict[str, dict[str, str]]] = {"KafkaChannel": {"kafka.eventing.knative.dev/delivery.order": "unordered"}}
 DELIVERY: Final[Object] = {"retry": 6, "backoffPolicy": "linear", "backoffDelay": "PT0.02S", "timeout": "PT10S"}
 

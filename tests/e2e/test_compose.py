@@ -65,7 +65,7 @@ def ready(compose: Compose) -> None:
 
 def test_the_file_is_understood_and_its_images_can_be_named(compose: Compose) -> None:
     services = compose.config()["services"]
-    assert set(services) == {"kafka", "mesh"}
+    assert set(services) - {"rabbitmq"} == {"kafka", "mesh"}  # Compose 1 names those of profiles, too
 
 
 def test_an_event_goes_through_kafka_and_outlives_down(compose: Compose, tmp_path: Path) -> None:
@@ -103,3 +103,19 @@ def test_an_event_goes_through_kafka_and_outlives_down(compose: Compose, tmp_pat
     with Subscriber(host="", port=subscriber.port) as subscriber:
         compose.run("up", "-d", "--no-build")
         subscriber.get("second", START_S)
+
+
+def test_an_event_goes_through_rabbitmq(compose: Compose) -> None:
+    with Subscriber(host="") as subscriber:
+        compose.run("--profile", "rabbitmq", "up", "-d", "--no-build", "--no-deps", "rabbitmq", "mesh")
+        ready(compose)
+        given = OBJECTS.replace("PORT", str(subscriber.port)).replace("KafkaChannel", "RabbitmqChannel")
+        given = given.replace("spec: {numPartitions: 3, replicationFactor: 1}\n", "")
+        compose.run("exec", "-T", "mesh", "eventing", "apply", "-f", "-", stdin=given)
+        eventually(
+            lambda: "True" in compose.run("exec", "-T", "mesh", "eventing", "get", "subscriptions"),
+            "the Subscription is Ready",
+            START_S,
+        )
+        assert post(compose, "first") == 202
+        subscriber.get("first")

@@ -14,6 +14,7 @@ import yaml
 
 from tests.support.kafka.back_end import KAFKA
 from tests.support.ports import reserve_ports
+from tests.support.rabbitmq.back_end import RABBITMQ
 
 __all__ = ["Compose", "missing"]
 
@@ -41,9 +42,9 @@ def missing() -> str:
     """
     if not compose_command():
         return "install Docker Compose"
-    kafka = KAFKA.found
-    if kafka is None or not kafka.image:
-        return KAFKA.remedy
+    for broker in (KAFKA, RABBITMQ):
+        if broker.found is None or not broker.found.image:
+            return broker.remedy
     if not os.environ.get(_IMAGE):
         return f"build the mesh's image and give its name: {_IMAGE}=$(bash tests/support/docker/mesh.sh)"
     return ""
@@ -55,12 +56,15 @@ class Compose:
     def __init__(self) -> None:
         self.ingress_port, self.api_port, self.metrics_port, kafka_port = reserve_ports(4)
         self.project = f"eventing-mesh-test-{uuid.uuid4().hex[:12]}"
-        kafka = KAFKA.found
-        assert kafka is not None, f"a test that uses Compose must be marked with pytest.mark.docker; {missing()}"
+        kafka, rabbitmq = KAFKA.found, RABBITMQ.found
+        assert kafka is not None and rabbitmq is not None, (
+            f"a test that uses Compose must be marked with pytest.mark.docker; {missing()}"
+        )
         self._command = [*compose_command(), "-f", str(_FILE)]
         self._environment = os.environ | {
             "COMPOSE_PROJECT_NAME": self.project,
             "KAFKA_IMAGE": kafka.image,
+            "RABBITMQ_IMAGE": rabbitmq.image,
             "EVENTING_IMAGE": os.environ[_IMAGE],
             "EVENTING_INGRESS_PORT": str(self.ingress_port),
             "EVENTING_API_PORT": str(self.api_port),
@@ -74,7 +78,7 @@ class Compose:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is not None:
             print(self.run("logs", "--no-color", "--tail", "200"))
-        self.run("down", "--volumes", "--timeout", "1")
+        self.run("--profile", "rabbitmq", "down", "--volumes", "--timeout", "1")
 
     def run(self, *arguments: str, stdin: str = "") -> str:
         """`docker compose ARGUMENTS`; its standard output. Fails where it does."""

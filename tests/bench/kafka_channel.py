@@ -19,7 +19,6 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
 from tests.bench.beside import Compared, said, shown  # noqa: E402
-from tests.bench.board import DELIVERED  # noqa: E402
 from tests.bench.configuring import ConfiguredMesh, Entrance  # noqa: E402
 from tests.bench.report import grid  # noqa: E402
 from tests.bench.rounds import Range, Rig, Throughput, latencies, throughputs  # noqa: E402
@@ -37,8 +36,7 @@ GOAL: Final = 0.5
 STOCK_RATE: Final = 80_000  # events per second that nobody here delivers: so many are in stock for each second measured
 TITLE: Final = "## Through Kafka"
 _JVM: Final = "-XX:+UseSerialGC"
-_PATIENCE_S: Final = 60.0
-_STARTED: Final = 300  # deliveries after which a round is under way
+_PATIENCE_S: Final = 120.0
 
 
 def section(quick: bool) -> list[str]:
@@ -108,7 +106,7 @@ class KafkaBench:
         self._apply(_channel("publish"))
         with self._bare("receive", topic) as bare:
             systems: list[System] = [bare, self._mesh.entrance("publish")]
-            found = throughputs(self._rig, systems, Case(0, SIZE), self._rounds, self._warm_up_s, self._seconds)
+            found = throughputs(self._rig, systems, Case(0, SIZE), self._rounds, self._warm_up_s, self._seconds, patient=True)
         return Compared(found[bare.name], found["publish"])
 
     def deliver(self, order: str, in_flight: int) -> Compared:
@@ -142,20 +140,7 @@ class KafkaBench:
             self._mesh.eventing("delete", "subscription", name)
 
     def _measure(self, system: System) -> Throughput:
-        board = self._rig.board
-        begin, base = time.monotonic(), board[DELIVERED]
-        while board[DELIVERED] < base + _STARTED:
-            if time.monotonic() > begin + _PATIENCE_S:
-                raise RuntimeError(f"{system.name}: {board[DELIVERED] - base} deliveries within {_PATIENCE_S:g} s")
-            time.sleep(0.01)
-        time.sleep(self._warm_up_s)
-        before = self._rig.sample(system)
-        time.sleep(self._seconds)
-        after = self._rig.sample(system)
-        if board[DELIVERED] - base > self._stock - 1000:
-            raise RuntimeError(f"{system.name} delivered all that was in stock: {self._stock} events are too few")
-        elapsed, cpu, deliveries = (b - a for a, b in zip(before, after, strict=True))
-        return Throughput(deliveries / elapsed * 1e9, cpu / deliveries / 1e3, cpu / elapsed)
+        return self._rig.from_stock(system, self._stock, self._warm_up_s, self._seconds)
 
     def through(self) -> tuple[Compared, list[str]]:
         """From acceptance to delivery, as fast as it goes and at half the mesh's rate."""
@@ -166,7 +151,7 @@ class KafkaBench:
         case = Case(1, SIZE, "kafka")
         with self._bare("pair", topic, "--connections", str(PARTITIONS), path="/bare") as bare:
             systems: list[System] = [bare, self._mesh.entrance("through")]
-            fast = throughputs(self._rig, systems, case, self._rounds, self._warm_up_s, self._seconds)
+            fast = throughputs(self._rig, systems, case, self._rounds, self._warm_up_s, self._seconds, patient=True)
             rate = max(1, int(Range.of([one.deliveries_per_s for one in fast["through"]]).middle / 2))
             slow = latencies(self._rig, systems, case, rate, self._rounds, self._warm_up_s, self._seconds)
         timed = [

@@ -27,7 +27,6 @@ from eventing_rabbitmq.frames import content_header  # noqa: E402
 from eventing_rabbitmq.settings import RabbitmqSettings  # noqa: E402
 from eventing_rabbitmq.url import read_url  # noqa: E402
 from tests.bench.beside import Compared, said  # noqa: E402
-from tests.bench.board import DELIVERED  # noqa: E402
 from tests.bench.configuring import ConfiguredMesh, Entrance  # noqa: E402
 from tests.bench.report import grid  # noqa: E402
 from tests.bench.rounds import Rig, Throughput, throughputs  # noqa: E402
@@ -44,8 +43,7 @@ GOAL: Final = 0.5
 KINDS: Final = ("quorum", "classic")
 STOCK_RATE: Final = 16_000  # events per second that nobody here delivers: so many are in stock for each second measured
 TITLE: Final = "## Through RabbitMQ"
-_PATIENCE_S: Final = 60.0
-_STARTED: Final = 300  # deliveries after which a round is under way
+_PATIENCE_S: Final = 120.0
 _AT_A_TIME: Final = 2_000
 
 
@@ -113,7 +111,7 @@ class RabbitmqBench:
             asyncio.run(_declared(self._url, name, kind))
         with self._bare("receive", "--exchange", exchange) as bare:
             systems: list[System] = [bare, mesh.entrance(f"publish-{kind}")]
-            found = throughputs(self._rig, systems, Case(0, SIZE), self._rounds, self._warm_up_s, self._seconds)
+            found = throughputs(self._rig, systems, Case(0, SIZE), self._rounds, self._warm_up_s, self._seconds, patient=True)
         for name in (exchange, ours):
             asyncio.run(_purged(self._url, name))
         return Compared(found[bare.name], found[f"publish-{kind}"])
@@ -148,20 +146,7 @@ class RabbitmqBench:
             asyncio.run(_purged(self._url, queue))
 
     def _measure(self, system: System) -> Throughput:
-        board = self._rig.board
-        begin, base = time.monotonic(), board[DELIVERED]
-        while board[DELIVERED] < base + _STARTED:
-            if time.monotonic() > begin + _PATIENCE_S:
-                raise RuntimeError(f"{system.name}: {board[DELIVERED] - base} deliveries within {_PATIENCE_S:g} s")
-            time.sleep(0.01)
-        time.sleep(self._warm_up_s)
-        before = self._rig.sample(system)
-        time.sleep(self._seconds)
-        after = self._rig.sample(system)
-        if board[DELIVERED] - base > self._stock - 1000:
-            raise RuntimeError(f"{system.name} delivered all that was in stock: {self._stock} events are too few")
-        elapsed, cpu, deliveries = (b - a for a, b in zip(before, after, strict=True))
-        return Throughput(deliveries / elapsed * 1e9, cpu / deliveries / 1e3, cpu / elapsed)
+        return self._rig.from_stock(system, self._stock, self._warm_up_s, self._seconds)
 
     def _mesh(self) -> ConfiguredMesh:
         return ConfiguredMesh(self._rig.port, self._directory, "--rabbitmq", self._url)

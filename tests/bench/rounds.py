@@ -5,9 +5,11 @@ import signal
 import statistics
 import time
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
+from typing import TypeVar
 
 from tests.bench.board import ACCEPTED, DELIVERED, RECORDING, create_board
 from tests.bench.processes import cpu_ns
@@ -15,6 +17,10 @@ from tests.bench.systems import Case, System, python, read_port
 
 __all__ = ["Latency", "Range", "Rig", "Throughput", "UnaccountedError", "latencies", "throughputs"]
 
+T = TypeVar("T")
+_TRIES = 3
+_PATIENCE_S = 120.0
+_STARTED = 300  # deliveries after which a round from stock is under way
 PRODUCERS = 64  # connections of the open loop
 
 
@@ -93,6 +99,29 @@ class Rig:
             raise TypeError(f"{system.name}: nothing arrived at {rate} events/s ({case})")
         return Latency(rate, p50, p99, cpu / max(deliveries, 1) / 1e3, result["late_ms"])
 
+    def from_stock(self, system: System, stock: int, warm_up_s: float, seconds: float) -> Throughput:
+        """The rate at which a system delivers what is there already, `stock` events; it has just been started. Measured for less
+        time where that is nearly gone before."""
+        board = self.board
+        base = board[DELIVERED]
+        patience = time.monotonic() + _PATIENCE_S
+        while board[DELIVERED] < base + _STARTED:
+            if time.monotonic() > patience:
+                raise RuntimeError(f"{system.name}: {board[DELIVERED] - base} deliveries within {_PATIENCE_S:g} s")
+            time.sleep(0.005)
+        self._until(warm_up_s, base + stock * 0.3)
+        before = self.sample(system)
+        self._until(seconds, base + stock * 0.95)
+        elapsed, cpu, deliveries = (b - a for a, b in zip(before, self.sample(system), strict=True))
+        if deliveries <= 0:
+            raise RuntimeError(f"{system.name}: nothing more was delivered in {elapsed / 1e9:.1f} s")
+        return Throughput(deliveries / elapsed * 1e9, cpu / deliveries / 1e3, cpu / elapsed)
+
+    def _until(self, seconds: float, delivered: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and self.board[DELIVERED] < delivered:
+            time.sleep(min(left, 0.005))
+
     def _load(self, system: System, case: Case, *options: str) -> "Popen[str]":
         self.report()
         same = ("--port", str(system.port), "--path", system.path, "--fan-out", str(case.fan_out), "--size", str(case.size))
@@ -139,14 +168,18 @@ class Rig:
 
 
 def throughputs(
-    rig: Rig, systems: list[System], case: Case, rounds: int, warm_up_s: float, seconds: float
+    rig: Rig, systems: list[System], case: Case, rounds: int, warm_up_s: float, seconds: float, *, patient: bool = False
 ) -> dict[str, list[Throughput]]:
-    """Every system once per round, each round beginning with another, so that a busy minute falls on all of them."""
+    """Every system once per round, each round beginning with another, so that a busy minute falls on all of them.
+
+    `patient`: a round in which not every event arrived exactly once is played again, as in `latencies`. Through a broker events may
+    come twice, and on a machine that stands still some do."""
     found: dict[str, list[Throughput]] = {system.name: [] for system in systems}
     for number in range(rounds):
         turn = number % len(systems)
         for system in systems[turn:] + systems[:turn]:
-            found[system.name].append(rig.throughput(system, case, warm_up_s, seconds))
+            tries = _TRIES if patient else 1
+            found[system.name].append(_again(tries, lambda system=system: rig.throughput(system, case, warm_up_s, seconds)))  # type: ignore[misc]
     return found
 
 
@@ -165,9 +198,13 @@ def latencies(
 def _patiently(rig: Rig, system: System, case: Case, rate: int, warm_up_s: float, seconds: float) -> Latency:
     """A round at a fixed rate; again, and said so, where not all arrived: on a machine that stands still for a third of a second, 10 KB
     events that come in meanwhile are more than a subscription may be behind, and overflow as they should."""
-    for _ in range(2):
+    return _again(_TRIES, lambda: rig.latency(system, case, rate, warm_up_s, seconds))
+
+
+def _again(tries: int, measured: Callable[[], T]) -> T:
+    for _ in range(tries - 1):
         try:
-            return rig.latency(system, case, rate, warm_up_s, seconds)
+            return measured()
         except UnaccountedError as error:
             print(f"again, since {error}", flush=True)
-    return rig.latency(system, case, rate, warm_up_s, seconds)
+    return measured()

@@ -94,3 +94,17 @@ def test_the_table_holds_medians_of_ratios_by_round() -> None:
     assert "The mesh costs 1.50 times the floor: within the budget of 1.7 (limit 2.0)." in text
     assert "The journal costs 2.5 (2.0 to 4.0) µs per delivery (goal: at most 4)." in text
     assert "| all | 3 (limit 130) |" in text
+
+
+def test_without_subscribers_an_acceptance_is_what_counts(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    floor = FloorSystem("floor", rig.port)
+    case = Case(0, 512)
+    try:
+        floor.prepare(case)
+        measured = rig.throughput(floor, case, 0.05, 0.1)
+        assert measured.deliveries_per_s > 0
+        assert rig.report()["counts"] == {}
+    finally:
+        floor.close()
+        rig.close()

@@ -44,6 +44,8 @@ SESSION_MS: Final = 10_000
 REQUEST_TIMEOUT_MS: Final = 20_000
 _REBALANCE_MS: Final = 12_000  # within the request's time-out, which the answer to a JoinGroup must not exceed
 _STEP_S: Final = 5.0  # for each thing that is asked within a rebalance, which stops the heartbeat
+_WAIT_MS: Final = 2_000  # how long Kafka may wait with its answer until there is something
+_WAIT_FLOWING_MS: Final = 100
 _LOOK_S: Final = 15.0  # how often what has become of the membership is asked where nothing arrives
 _LEAVE_S: Final = 1.0  # at least, for leaving
 _FRESH_S: Final = 5.0  # age of a partition's end beyond which it is asked for
@@ -80,6 +82,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
         self._leave_by: float | None = None
         self._failure = ""
         self._fault: Exception | None = None  # what went wrong within a rebalance
+        self._flowed = float("-inf")  # when a full partition last had room again
         self._ends: dict[int, tuple[int, float]] = {}  # by partition: its end as asked for, and when
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"kafka group {group}")
         self._task.add_done_callback(clients.ended)
@@ -88,6 +91,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def room(self) -> None:
         """A partition that was full takes records again."""
+        self._flowed = self._clock()
         self._roomy.set()
 
     def unsaved(self) -> None:
@@ -191,7 +195,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
             heartbeat_interval_ms=2_000,
             rebalance_timeout_ms=_REBALANCE_MS,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
-            fetch_max_wait_ms=2_000,
+            fetch_max_wait_ms=_WAIT_MS,
             max_partition_fetch_bytes=FILL_BYTES,
             metadata_max_age_ms=15_000,  # so long a topic made anew, or a partition added, goes unnoticed
             **settings.client_options(),
@@ -230,8 +234,13 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._assigned.wait()
             self._roomy.clear()
             wanted = [TopicPartition(self._topic, number) for number, each in cursor.partitions.items() if not each.full]
+            all_wanted = len(wanted) == len(cursor.partitions)
+            # Of one broker one answer is waited for at a time. A partition that has room again must not wait for long until there
+            # is something in the others; one that is stuck for longer may, and costs nothing meanwhile.
+            flows = not all_wanted and self._clock() - self._flowed < _WAIT_MS / 1000
+            consumer._fetcher._fetch_max_wait_ms = _WAIT_FLOWING_MS if flows else _WAIT_MS  # noqa: SLF001
             try:
-                if len(wanted) == len(cursor.partitions):
+                if all_wanted:
                     # Of all partitions, also those of the next assignment: the call outlives this one.
                     fetched = await consumer.getmany(timeout_ms=int(_LOOK_S * 1000), max_records=FILL_EVENTS)
                 else:

@@ -363,6 +363,24 @@ async def test_what_is_read_ahead_is_bounded_and_the_lag_counts_the_rest(single:
     assert subscriber.cursor.lag().events == 0
 
 
+async def test_a_backlog_in_one_partition_does_not_wait_for_the_others(harness: KafkaHarness) -> None:
+    """What is read ahead is gone faster than Kafka answers for partitions in which there is nothing."""
+    channel = await harness.open()
+    subscriber = await harness.subscribe(channel)
+    total = 5_000
+    for begin in range(0, total, 500):
+        await stored(channel, *(event(str(number), key="k", data=b"x" * 300) for number in range(begin, begin + 500)))
+    began = time.monotonic()
+    ended = 0
+    while ended < total:
+        leases = subscriber.take(50)
+        for lease in leases:
+            assert subscriber.settle(lease)
+        ended += len(leases)
+        await asyncio.sleep(0.02)
+        assert time.monotonic() - began < 1.5 * WITHIN_S, f"{ended} of {total}"
+
+
 async def test_a_group_that_is_named_is_the_subscriptions(single: KafkaHarness) -> None:
     channel = await single.open()
     name = f"{single.channel['metadata']['name']}-named"

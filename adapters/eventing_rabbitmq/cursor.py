@@ -9,6 +9,7 @@ import asyncio
 import heapq
 import logging
 import time
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -69,7 +70,9 @@ class RabbitmqCursor(DurableCursor[RabbitmqLease]):
         self._prefetch = 0
         self._polled: tuple[int, int, float] | None = None  # ready, consumers, when
         self._arrived = 0  # since then
+        self._put_away = 0  # since then, into delay queues
         self._owed_since: float | None = None
+        self._delayed: deque[tuple[float, int]] = deque()  # what waits in delay queues: until when, and the time of the message
         self._renew = asyncio.Event()
         self._ended = False
         self._expiry = self._loop.call_later(self._tick_s, self._expire)
@@ -226,10 +229,13 @@ class RabbitmqCursor(DurableCursor[RabbitmqLease]):
         ready, consumers, as_of = self._polled
         # Each process that consumes counts its share of what is not handed out.
         ready = -(-max(0, ready - self._arrived) // max(1, consumers))
+        while self._delayed and self._delayed[0][0] <= self._clock():
+            self._delayed.popleft()
         oldest = next(iter(self._known.values()), None)
-        timestamp = oldest.said.timestamp if oldest is not None else None
-        age = None if timestamp is None else max(0.0, time.time() - timestamp)
-        return Lag(events=ready + len(self._known), bytes=None, oldest_s=age, as_of=as_of)
+        timestamps = [oldest.said.timestamp] if oldest is not None and oldest.said.timestamp is not None else []
+        timestamps += [timestamp for _, timestamp in list(self._delayed)[:1]]
+        age = max(0.0, time.time() - min(timestamps)) if timestamps else None
+        return Lag(events=ready + self._put_away + len(self._known), bytes=None, oldest_s=age, as_of=as_of)
 
     async def detach(self, deadline: float, *, discard: str = "") -> None:
         """Durable: what is not settled stays in RabbitMQ, whatever `discard` says."""
@@ -310,8 +316,11 @@ class RabbitmqCursor(DurableCursor[RabbitmqLease]):
 
     # the delay queues' side
 
-    def delayed(self, lease: RabbitmqLease) -> None:
-        """It is in a delay queue."""
+    def delayed(self, lease: RabbitmqLease, for_s: int) -> None:
+        """It is in a delay queue for so long."""
+        if lease.said.timestamp is not None and len(self._delayed) < _REMEMBERED_MAX:
+            self._delayed.append((self._clock() + for_s, lease.said.timestamp))
+        self._put_away += 1
         if not lease.lost:
             self._acknowledge(lease)
 
@@ -424,7 +433,7 @@ class RabbitmqCursor(DurableCursor[RabbitmqLease]):
 
     async def _poll(self, way: "Way") -> None:
         """See how much is in the queue."""
-        arrived, self._arrived = self._arrived, 0
+        arrived, self._arrived, self._put_away = self._arrived, 0, 0
         try:
             ready, consumers = await way.topology.ready(self.queue)
             owed = bool(ready) and not arrived and len(self._known) < self._prefetch and (consumers < 2 or not self._ordered)

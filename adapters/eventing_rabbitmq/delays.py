@@ -33,7 +33,7 @@ def step_of(wait_s: float) -> int | None:
 class Waiting(Protocol):
     """The cursor that an event waits for."""
 
-    def delayed(self, lease: RabbitmqLease) -> None: ...
+    def delayed(self, lease: RabbitmqLease, for_s: int) -> None: ...
 
     def not_delayed(self, lease: RabbitmqLease, until: float) -> None: ...
 
@@ -118,7 +118,7 @@ class Delays:
     def _confirmed(self, item: Item, stored: bool, routed: bool) -> None:
         if stored and routed:
             item.lease.delaying = False
-            item.cursor.delayed(item.lease)
+            item.cursor.delayed(item.lease, item.step)
         else:
             self._declared.pop((item.queue, item.step), None)
             self._failed(item)

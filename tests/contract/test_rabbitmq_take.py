@@ -64,6 +64,7 @@ async def test_what_waits_long_waits_in_the_broker_and_comes_again_with_its_note
             await asyncio.sleep(0.05)
     await until(lambda: not subscriber.cursor._known)  # type: ignore[attr-defined]
     await until(lambda: subscriber.cursor.lag().events == 1)
+    assert subscriber.cursor.lag().oldest_s is not None, "it waits, and people ask for how long"
     await channel.aclose(time.monotonic() + WITHIN_S)
 
     channel = await harness.open("second")

@@ -23,6 +23,7 @@ __all__ = ["Received", "Subscriber", "Up"]
 
 COMMAND = Path(sys.executable).with_name("eventing")
 Received = tuple[dict[str, str], bytes]
+_START_S = 60.0  # three processes that import everything, beside brokers that start too
 
 
 def environment() -> dict[str, str]:
@@ -76,7 +77,7 @@ class Up:
         return found
 
     def ready(self) -> "Up":
-        eventually(lambda: self.endpoints or self.process.poll() is not None, "ready")
+        eventually(lambda: self.endpoints or self.process.poll() is not None, "ready", _START_S)
         assert self.process.poll() is None, self.log
         return self
 

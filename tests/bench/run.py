@@ -97,7 +97,11 @@ def some(options: argparse.Namespace) -> int:
     output: Path = options.output
     for title in options.only:
         here = Machine.here(ROOT, os.cpu_count() or 1, os.getloadavg()[0])
-        section = [*SECTIONS[title](options.quick), "", f"Measured alone at commit {here.commit}, {here.when}."]
+        section = [
+            *SECTIONS[title](options.quick),
+            "",
+            f"Measured alone at commit {here.commit}, {here.when}; load of the machine before: {here.load:.1f}.",
+        ]
         if not options.quick:
             output.write_text(spliced(output.read_text(), section))
     return 0

@@ -49,6 +49,8 @@ _WAIT_FLOWING_MS: Final = 100
 _LOOK_S: Final = 15.0  # how often what has become of the membership is asked where nothing arrives
 _LEAVE_S: Final = 1.0  # at least, for leaving
 _FRESH_S: Final = 5.0  # age of a partition's end beyond which it is asked for
+FETCH_BYTES_MIN: Final = 32 << 10
+"""What a fetch brings of a partition at least, where there are many."""
 _BACKOFF_S: Final = (0.5, 15.0)
 _TOO_LATE: Final = (IllegalGenerationError, IllegalStateError, RebalanceInProgressError, UnknownMemberIdError)
 
@@ -413,6 +415,10 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]
             self._fault = error
             self._renew.set()
             return
+        # A fetch brings about as much whatever the number of partitions: the client keeps it beside what the cursor holds (C-13),
+        # and megabytes at a time cost every cache of the processor. What the client was made with is right for one partition.
+        share = max(FETCH_BYTES_MIN, FILL_BYTES // max(1, len(partitions)))
+        consumer._fetcher._max_partition_fetch_bytes = share  # noqa: SLF001
         self._ends = {}
         self._cursor.owns(partitions)
         self._assigned.set()

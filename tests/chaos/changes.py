@@ -26,7 +26,7 @@ from tests.support.manifests import channel_object, subscription_object
 __all__ = ["DELIVERY", "Changes", "Subscribed"]
 
 T = TypeVar("T")
-_PATIENCE_S: Final = 40.0
+_PATIENCE_S: Final = 90.0
 # What keeps order, and what asks for none, by the kind of the backing channel.
 _ONE_AT_A_TIME: Final = {"eventing-mesh.dev/concurrency": "1"}
 _ORDERED: Final[dict[str, dict[str, str]]] = {IN_MEMORY_CHANNEL.kind: _ONE_AT_A_TIME, "RabbitmqChannel": _ONE_AT_A_TIME}

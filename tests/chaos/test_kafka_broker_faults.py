@@ -36,7 +36,7 @@ async def test_killed_and_started_under_load(tmp_path: Path, broker: KafkaBroker
             await asyncio.to_thread(broker.kill)
             await rig.until_refused()
             await asyncio.to_thread(broker.start)
-            await rig.traffic.until(100, within=90)
+            await rig.traffic.until(100)
         ends = await rig.balance()
         assert ends["delivered"] >= 300
         assert rig.traffic.statuses <= {202, 503}
@@ -59,7 +59,7 @@ async def test_frozen_for_half_a_minute(tmp_path: Path, broker: KafkaBroker) -> 
             await asyncio.sleep(30)
             await asyncio.to_thread(broker.resume)
             rig.fault()
-            await rig.traffic.until(100, within=90)
+            await rig.traffic.until(100)
         ends = await rig.balance()
         assert ends["delivered"] >= 500
         assert rig.traffic.statuses <= {202, 503}
@@ -84,7 +84,7 @@ async def test_connections_cut_and_half_open(tmp_path: Path, kafka: KafkaBroker)
             rig.fault()
             await proxy.resume()
             proxy.cut()  # what hung is of no use any more
-            await rig.traffic.until(50, within=90)
+            await rig.traffic.until(50)
         ends = await rig.balance()
         assert ends["delivered"] >= 300
         await rig.stop()
@@ -120,7 +120,7 @@ async def test_its_topic_is_deleted(tmp_path: Path, kafka: KafkaBroker) -> None:
             try:
                 await admin.delete_topics([topic])
                 rig.traffic.statuses.clear()
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(120):
                     while topic not in await admin.list_topics() or 202 not in rig.traffic.statuses:
                         await asyncio.sleep(0.1)
             finally:
@@ -128,6 +128,6 @@ async def test_its_topic_is_deleted(tmp_path: Path, kafka: KafkaBroker) -> None:
             await rig.changes.channel_ready()
             for each in rig.changes.all:  # what was in the old topic has gone with it
                 each.timeline[:] = [(0, "may"), (rig.traffic.next_number, "due")]
-            await rig.traffic.until(100, within=90)
+            await rig.traffic.until(100)
         await rig.balance()
         await rig.stop()

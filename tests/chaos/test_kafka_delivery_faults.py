@@ -93,6 +93,7 @@ async def test_wrong_credentials(tmp_path: Path, kafka: KafkaBroker) -> None:
             await rig.traffic.until(30)
         await rig.balance()
         await rig.stop()
+        assert FAILED in await asyncio.to_thread(kafka.log)
         for secret in (wrong, PASSWORD):
             assert secret not in rig.mesh.log
 
@@ -107,7 +108,7 @@ async def _idle(rig: KafkaRig, kafka: KafkaBroker) -> None:
     assert max(used) < 1.5, f"{used} s of CPU in 5 s: somebody spins"
     tries = (await asyncio.to_thread(kafka.log)).count(FAILED) - tried.count(FAILED)
     print(f"{tries} log-ins, {used} s of CPU, {len(rig.mesh.log.splitlines()) - lines} lines")
-    assert 0 < tries < 20, f"{tries} log-ins failed in 5 s"
+    assert tries < 20, f"{tries} log-ins failed in 5 s"
     said = rig.mesh.log.splitlines()[lines:]
     assert len(said) < 20, said
 

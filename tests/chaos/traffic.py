@@ -46,6 +46,7 @@ class Traffic:
     channel: str = "orders"
     pause_s: float = 0.004
     keyed: bool = False
+    patience_s: float = 40.0  # of `until`
     sent: list[Sent] = field(default_factory=list)
     statuses: set[int] = field(default_factory=set)
     _stop: bool = False
@@ -94,11 +95,11 @@ class Traffic:
         finally:
             await client.aclose()
 
-    async def until(self, accepted: int, within: float = 40.0) -> None:
+    async def until(self, accepted: int) -> None:
         """Wait for so many more accepted events."""
         wanted = len(self.accepted) + accepted
         try:
-            async with asyncio.timeout(within):
+            async with asyncio.timeout(self.patience_s):
                 while len(self.accepted) < wanted:
                     await asyncio.sleep(0.01)
         except TimeoutError:

@@ -126,7 +126,7 @@ class _Plan:
         known: list[int] = []
         varied: list[int] = []
         self.lines: dict[object, bytes] = {}
-        self.judges: list[set[bytes]] = []
+        self.judges: list[tuple[set[bytes], bool]] = []  # and whether it is the content type
         self.travelling: list[tuple[int, bytes]] = []
         self.raw_id = self.time = self.hops = self.origin = -1
         known_lines, varied_lines = b"", b""
@@ -140,7 +140,7 @@ class _Plan:
                 seen |= name.bit
                 if name.known is not None:
                     known.append(position)
-                    self.judges.append(name.known)
+                    self.judges.append((name.known, name.attribute == "datacontenttype"))
                     known_lines += name.line + b"%b\r\n"
                     continue
                 if name.bit == _ID:
@@ -170,8 +170,9 @@ class _Plan:
 
     def judged(self, values: tuple[bytes, ...]) -> bytes | None:
         """The lines of values that are all known to be valid; None where one is not."""
-        if not all(value in judge for value, judge in zip(values, self.judges, strict=True)):
-            return None
+        for value, (judge, is_content_type) in zip(values, self.judges, strict=True):
+            if value not in judge or not _stands_as_it_is(value, is_content_type):
+                return None
         if len(self.lines) >= _LINES_MAX:
             self.lines.clear()
         lines = self.lines[values] = self.known_lines % values
@@ -268,11 +269,20 @@ def _decode_thoroughly(data: bytes, headers: Headers) -> tuple[Event, bytes]:
     check_attributes(attributes)
     for key, text in headers:
         name = _RECEIVED[key]
-        if name.known is not None and text and name.bit != _SPECVERSION and len(text) <= KNOWN_LENGTH and text.isascii():
+        if name.known is None or not text or name.bit == _SPECVERSION or len(text) > KNOWN_LENGTH:
+            continue
+        if _stands_as_it_is(text, name.attribute == "datacontenttype"):  # the plain way of HTTP goes by it, too
             if len(name.known) >= KNOWN_MAX:
                 name.known.clear()
             name.known.add(text)
     return Event(attributes, data, None, tuple(travelling), hops=hops), origin
+
+
+def _stands_as_it_is(value: bytes, is_content_type: bool) -> bool:
+    """Whether the value stands in a head of HTTP as it is: a content type is never encoded there."""
+    if is_content_type:
+        return not value.translate(None, _PLAIN + b' "') and value == value.strip()
+    return not value.translate(None, _PLAIN)
 
 
 def _hops(text: bytes | None) -> int:

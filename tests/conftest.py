@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import shutil
+import signal
 import subprocess
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -57,6 +58,9 @@ _KUBECTL_VERSIONS = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Run in the background of a script: what the tests start would inherit that, and not end at Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[_LEFT_OUT] = []
     config.stash[_KUBECTL_VERSIONS] = []
     config.stash[back_ends.USED] = []

@@ -70,7 +70,13 @@ def joined_matches(matches: Iterable[Match]) -> list[Match]:
         else:  # without a receipt nothing says that two are one
             by_receipt.setdefault(match.receipt or f" {number}", []).append(match)
     found = [_match(group) for group in (*by_receipt.values(), *outside)]
-    return sorted(found, key=lambda each: (each.received, each.receipt))
+    return sorted(found, key=_moment)
+
+
+def _moment(match: Match) -> tuple[str, str, int]:
+    """Many are accepted within the millisecond that a time is told to: those of one process are in the order of their numbers."""
+    process, _, number = match.receipt.rpartition("-")
+    return match.received, process, int(number) if number.isdecimal() else 0
 
 
 def _file(groups: list[list[Match]], match: Match) -> None:

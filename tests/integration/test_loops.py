@@ -13,10 +13,18 @@ from aiohttp import web
 
 from eventing.event import Event
 from eventing.ingress.receiver import HOPS_MAX
+from eventing.kube import KubeClient
+from eventing.kube.cluster import load_kubeconfig
+from eventing.resources.conditions import is_ready
+from eventing.resources.messaging import SUBSCRIPTION
+from eventing.runtime.apply import apply
+from eventing.runtime.manifests import parse
 from eventing.runtime.mesh import Mesh
 from eventing.runtime.mesh_client import MeshClient
 from eventing.testing.sinks import Answer, Sink
+from tests.support.waiting import DEADLINE_S
 
+CIRCLES = ("there", "back", "itself", "answered", "failing", "handed-on")
 REF = "{{ref: {{apiVersion: messaging.knative.dev/v1, kind: Channel, name: {}}}}}"
 # Each channel of the tests has one Subscription, named after it: subscriber, reply, dead-letter sink.
 MANIFEST = """\
@@ -83,7 +91,7 @@ async def deliveries(client: MeshClient, identity: str) -> list[dict[str, Any]]:
 
 async def circle(mesh: Mesh, channel: str) -> list[dict[str, Any]]:
     """Send an event that goes round, and wait until nothing of it is pending any more; its deliveries, in the order in which the
-    channels took it. The first ones may come before every Subscription is ready, and end early."""
+    channels took it."""
     numbers = itertools.count()
     with mesh.client() as client:
         async with asyncio.timeout(40):
@@ -119,18 +127,28 @@ async def mesh(sink: Sink, tmp_path: Path) -> AsyncIterator[tuple[Mesh, list[str
         async with Mesh(manifests=[str(path)]) as running:
             again = manifest("handed-on", f"{url}?to={running.ingress_url}/default/handed-on")
             await _apply(running, again)
+            await _all_ready(running)
             yield running, answers
 
 
 async def _apply(mesh: Mesh, text: str) -> None:
-    from eventing.kube import KubeClient
-    from eventing.kube.cluster import load_kubeconfig
-    from eventing.runtime.apply import apply
-    from eventing.runtime.manifests import parse
-
     client = KubeClient(load_kubeconfig(mesh.kubeconfig), user_agent="test")
     try:
         await apply(client, parse(text, "test"))
+    finally:
+        await client.aclose()
+
+
+async def _all_ready(mesh: Mesh) -> None:
+    """A circle of which a part is not there yet is none."""
+    client = KubeClient(load_kubeconfig(mesh.kubeconfig), user_agent="test")
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                subscriptions, _ = await client.list(SUBSCRIPTION)
+                if len(subscriptions) == len(CIRCLES) and all(map(is_ready, subscriptions)):
+                    return
+                await asyncio.sleep(0.05)
     finally:
         await client.aclose()
 

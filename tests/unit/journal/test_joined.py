@@ -58,6 +58,12 @@ def test_acceptances_by_different_processes_are_told_in_the_order_of_time() -> N
     assert [each.receipt for each in told.matches] == ["a-1", "b-1", "a-2"]
 
 
+def test_acceptances_of_one_moment_are_told_in_the_order_of_their_numbers() -> None:
+    receipts = [f"a-{number}" for number in range(1, 12)]
+    told = joined_trace([trace("a", *(match(receipt) for receipt in receipts)), trace("b")])
+    assert [each.receipt for each in told.matches] == receipts
+
+
 def test_what_all_read_from_the_disk_is_told_once_and_memory_knows_more() -> None:
     on_disk = match("a-1", delivery("dropped", "dropped", attempt(1, "failed"), attempt(0, "dropped")), kept="disk")
     in_memory = match("a-1", delivery("dropped", "dropped", attempt(1, "failed"), attempt(0, "dropped")), delivery("other"))

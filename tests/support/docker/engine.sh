@@ -26,7 +26,11 @@ start() {
   [ -z "${DOCKER_HOST:-}" ] || { echo "\$DOCKER_HOST names $DOCKER_HOST, which does not answer" >&2; return 1; }
   [ -x /usr/sbin/dockerd ] || command -v dockerd >/dev/null || install
   # What a dockerd that was killed has left: it would take the numbers of dead processes for living ones.
-  pgrep -x dockerd >/dev/null || as_root rm -rf /run/docker /run/docker.pid /run/docker.sock "$OURS"
+  # Its network namespaces are still mounted there, and a mounted one cannot be removed.
+  pgrep -x dockerd >/dev/null || {
+    as_root sh -c 'umount /run/docker/netns/* 2>/dev/null' || true
+    as_root rm -rf /run/docker /run/docker.pid /run/docker.sock "$OURS" || true
+  }
   as_root sh -c "PATH=\$PATH:/usr/sbin:/sbin exec setsid dockerd --pidfile $OURS </dev/null >>$LOG 2>&1 &"
   for _ in $(seq 120); do
     if version=$(answers); then

@@ -8,7 +8,7 @@ from eventing.bindings.http import HeaderNames, decode
 from eventing.event import Event
 from eventing.journal.places import Place
 
-__all__ = ["ACCEPTANCE", "FOREIGN", "PEER_MASK", "STRUCTURED", "UNCONFIRMED", "Acceptance", "Arrival", "event_of"]
+__all__ = ["ACCEPTANCE", "FLAGS_AT", "FOREIGN", "PEER_MASK", "STRUCTURED", "UNCONFIRMED", "Acceptance", "Arrival", "event_of"]
 
 # receipt, received (clock), hash of the event's id, place of its bytes, their lengths: peer, head, payload; place number
 ACCEPTANCE: Final = struct.Struct("<QdqQHIIi")
@@ -18,6 +18,7 @@ STRUCTURED: Final = 1 << 31  # set in the length of the payload of a structured 
 FOREIGN: Final = 1 << 15
 UNCONFIRMED: Final = 1 << 14
 PEER_MASK: Final = UNCONFIRMED - 1
+FLAGS_AT: Final = struct.calcsize("<QdqQ") + 1  # the byte that holds both: the upper one of the length of the peer
 
 
 class Acceptance(NamedTuple):

@@ -16,7 +16,17 @@ from typing import Final
 from eventing.bindings.http import binary_head, event_head, payload
 from eventing.bindings.json_format import decode_structured
 from eventing.event import Event
-from eventing.journal.acceptance import ACCEPTANCE, FOREIGN, PEER_MASK, STRUCTURED, UNCONFIRMED, Acceptance, Arrival, event_of
+from eventing.journal.acceptance import (
+    ACCEPTANCE,
+    FLAGS_AT,
+    FOREIGN,
+    PEER_MASK,
+    STRUCTURED,
+    UNCONFIRMED,
+    Acceptance,
+    Arrival,
+    event_of,
+)
 from eventing.journal.details import DETAIL_BYTES, TEXT_MAX, Detail, Details
 from eventing.journal.foreign import Foreign, LateReceipts, origin_of
 from eventing.journal.pages import pages
@@ -143,10 +153,11 @@ class Journal:
     def adopted(self, event: Event, subscriber: int, origin: str) -> int:
         """The receipt here of an event that a subscriber has met in its channel, accepted by another process, or by this one so
         long ago that it is forgotten. `origin` is the text of the receipt that it was accepted with, "" where it has none."""
-        origin = origin_of(origin)
-        process, _, number = origin.partition("-")
-        if process == self.prefix and self.knows(int(number)):
-            return int(number)
+        if origin:
+            origin = origin_of(origin)
+            process, _, number = origin.partition("-")
+            if process == self.prefix and self.knows(int(number)):
+                return int(number)
         if not self.enabled:
             return self.next_receipt()
         receipt = self._foreign.met(origin, subscriber)
@@ -155,7 +166,9 @@ class Journal:
             entry = self.places.entry(subscriber)
             record = self._accepted
             self.accepted(event, self.places.current(entry.channel) if entry else 0, origin.encode())
-            self._amend(record, 0.0, FOREIGN)
+            self._index[record % self._index_size * ACCEPTANCE.size + FLAGS_AT] |= FOREIGN >> 8
+            self._late.add(receipt, record)
+            self._newest_receipt = receipt  # it was given just now
             self._foreign.add(receipt, origin, subscriber)
         return receipt
 

@@ -84,6 +84,8 @@ def words_of(error: Exception) -> str:
         return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         return (error.reason or "the handshake failed").replace("_", " ").lower()
+    if isinstance(error, errors.NodeNotReadyError):
+        return "the connection to it is gone"
     if isinstance(error, TimeoutError):
         return f"no answer within {CONNECT_S:g} s"
     if isinstance(error, OSError):

@@ -1,4 +1,4 @@
-"""What a channel and its subscriptions are called in RabbitMQ, and how their queues are made (decision 0018, rabbitmq-channel).
+"""What a channel and its subscriptions are called in RabbitMQ, and how their queues are made (decision 0018).
 
 An exchange per channel, a queue per Subscription, bound to it; beside each queue, made when first needed, queues in which events
 wait until they are due again.

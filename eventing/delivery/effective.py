@@ -58,7 +58,12 @@ def effective_delivery(subscription: Object | None = None, channel: Object | Non
         Row("Retry-After on 429 and 503", _retry_after(delivery), source("retryAfterMax"), "delivery.retryAfterMax"),
         Row("after the last attempt", _last(sink, subscription, channel), sink_giver, "delivery.deadLetterSink"),
         Row("content mode", _mode(delivery.format), source("format"), "delivery.format"),
-        Row("attempts at the same time", _concurrency(subscriber), _concurrency_source(subscriber), CONCURRENCY_ANNOTATION),
+        Row(
+            "attempts at the same time",
+            _concurrency(subscriber, channel),
+            _concurrency_source(subscriber),
+            CONCURRENCY_ANNOTATION,
+        ),
     )
 
 
@@ -99,9 +104,14 @@ def _mode(format_: str | None) -> str:
     return {"json": "structured (json)", "binary": "binary"}.get(format_ or "", "as it came")
 
 
-def _concurrency(subscriber: Subscriber) -> str:
+def _concurrency(subscriber: Subscriber, channel: Object | None) -> str:
     number = subscriber.concurrency
-    return "1, in order" if number == 1 else f"{number}, in no order"
+    if number == 1:
+        return "1, in order"
+    template = ((channel or {}).get("spec") or {}).get("channelTemplate") or {}
+    kind = template.get("kind") or (channel or {}).get("kind") or "InMemoryChannel"
+    # What a durable channel keeps is its own matter (docs/kafka.md, docs/rabbitmq.md): nothing is said of it that may be wrong.
+    return f"{number}, in no order" if kind in {"InMemoryChannel", "Channel"} else f"{number}, in the order that the {kind} keeps"
 
 
 def _concurrency_source(subscriber: Subscriber) -> str:

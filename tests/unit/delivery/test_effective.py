@@ -82,6 +82,21 @@ def test_concurrency(text: str, shown: tuple[str, str]) -> None:
     assert told(effective_delivery(subscription({"eventing-mesh.dev/concurrency": text})), "attempts") == shown
 
 
+@pytest.mark.parametrize(
+    ("channel", "shown"),
+    [
+        ({"kind": "InMemoryChannel"}, "10, in no order"),
+        ({"kind": "KafkaChannel"}, "10, in the order that the KafkaChannel keeps"),
+        (
+            {"kind": "Channel", "spec": {"channelTemplate": {"kind": "KafkaChannel"}}},
+            "10, in the order that the KafkaChannel keeps",
+        ),
+    ],
+)
+def test_the_order_is_the_channels(channel: dict[str, Any], shown: str) -> None:
+    assert told(effective_delivery(subscription(), channel), "attempts")[0] == shown
+
+
 retries = st.fixed_dictionaries({}, optional={"retry": st.integers(0, 9), "timeout": st.just("PT7S"), "format": st.just("json")})
 
 

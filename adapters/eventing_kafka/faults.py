@@ -96,7 +96,7 @@ def words_of(error: Exception) -> str:
     if _CLOSED.fullmatch(text):
         return "it has closed the connection"
     if text.startswith("Unable to bootstrap from"):
-        return "no server lets us in"  # aiokafka writes why into its log only
+        return "no server answers, or none lets us in"  # aiokafka writes which it is into its log only
     if isinstance(error, errors.BrokerResponseError) and text in {"", "None"}:
         return " ".join(type(error).description.split()) or type(error).__name__
     return text or type(error).__name__

@@ -322,7 +322,8 @@ class ChannelFactory(Protocol):
     def missing(self) -> str:
         """What keeps it from opening channels in this installation, and the command that helps; "" where nothing does.
 
-        Its kind is served all the same, and its provisioner says this to those who make a channel of it."""
+        Its kind is served all the same, and this is said to those who make a channel of it; `provisioner` and `open` are not
+        called then."""
 
     @property
     def kind(self) -> Kind:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
+from eventing.back_end_settings import SettingsError
 from eventing.channels import Capabilities, ChannelHost, Consumer, Order, wanted_order
 from eventing.errors import ChannelUnavailableError
 from eventing.event import Event
@@ -17,7 +18,7 @@ from eventing_kafka.cursor import KafkaCursor
 from eventing_kafka.member import Member
 from eventing_kafka.names import ORDER_ANNOTATION, group_of, topic_of
 from eventing_kafka.producer import PUBLISH_TIMEOUT_S, Producer, lease_producer
-from eventing_kafka.settings import KafkaSettings, SettingsError
+from eventing_kafka.settings import KafkaSettings
 from eventing_kafka.topic import MAX_MESSAGE_BYTES, Topic, largest_event
 
 __all__ = ["KafkaChannel"]

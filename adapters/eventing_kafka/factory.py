@@ -6,34 +6,14 @@ The kind needs no Kafka client. Where none is installed, channels of the kind ca
 from importlib.util import find_spec
 from typing import Final
 
-from eventing.channels import BackEndSettings, Channel, ChannelConditions, ChannelHost, Configuration, Provisioned, Provisioner
+from eventing.channels import BackEndSettings, Channel, ChannelConditions, ChannelHost, Configuration, Provisioner
 from eventing.resources.kinds import Kind, Object
-from eventing.resources.subscribers import Subscriber
 from eventing_kafka.names import CONFIG_MAP, SUBSCRIPTION_OPTIONS
 from eventing_kafka.settings import bootstrap_servers
 
 __all__ = ["KafkaChannelFactory"]
 
 _MISSING: Final = "the Kafka client is not installed; run: pip install 'eventing-mesh[kafka]'"
-
-
-class NotInstalled:
-    """The provision half without a client: says so, and leaves Kafka alone."""
-
-    async def ensure(self, channel: Object) -> Provisioned:
-        return Provisioned(False, "BackEndNotInstalled", _MISSING)
-
-    async def remove(self, channel: Object) -> None:
-        """Nothing was made."""
-
-    async def ensure_subscription(self, channel: Object, subscriber: Subscriber) -> Provisioned:
-        return Provisioned(False, "BackEndNotInstalled", _MISSING)
-
-    async def remove_subscription(self, channel: Object, subscription_uid: str) -> None:
-        """Nothing was made."""
-
-    async def aclose(self) -> None:
-        """Nothing is open."""
 
 
 class KafkaChannelFactory:
@@ -66,8 +46,6 @@ class KafkaChannelFactory:
         return Configuration({"bootstrap.servers": ",".join(bootstrap_servers(address))})
 
     def provisioner(self, settings: BackEndSettings) -> Provisioner:
-        if self.missing:
-            return NotInstalled()
         from eventing_kafka.provisioner import KafkaProvisioner
 
         return KafkaProvisioner(settings)

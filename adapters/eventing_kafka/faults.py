@@ -1,13 +1,12 @@
 """What can go wrong on the way to Kafka, told to people: reasons of conditions, and what to look at."""
 
-import os
 import re
-import socket
 import ssl
 from typing import Final
 
 from aiokafka import errors
 
+from eventing.connecting import why_no_tls, why_unreached
 from eventing.errors import EventingError
 from eventing_kafka.settings import KafkaSettings
 
@@ -57,7 +56,7 @@ def cause(error: Exception, settings: KafkaSettings) -> str:
     if not isinstance(error, errors.KafkaConnectionError | ConnectionResetError | ConnectionAbortedError | TimeoutError):
         return words_of(error)
     hint = f"if this is Kafka, does it expect another protocol than {protocol}"
-    if settings.encrypted and not settings.certificate:
+    if settings.encrypted and not settings.tls.certificate:
         hint += ", or a certificate of ours (keys user.crt and user.key)"
     return f"{words_of(error)}; {hint}?"
 
@@ -68,10 +67,7 @@ def reason_of(error: Exception) -> str:
         return "TlsFailed"
     if isinstance(error, _NOT_LET_IN):
         return "AuthenticationFailed"
-    if isinstance(
-        error,
-        errors.TopicAuthorizationFailedError | errors.GroupAuthorizationFailedError | errors.ClusterAuthorizationFailedError,
-    ):
+    if isinstance(error, _NOT_AUTHORIZED):
         return "NotAuthorized"
     if isinstance(error, errors.BrokerResponseError) and not error.retriable:
         return "KafkaRefused"
@@ -80,18 +76,14 @@ def reason_of(error: Exception) -> str:
 
 def words_of(error: Exception) -> str:
     """The error for people."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
-        return (error.reason or "the handshake failed").replace("_", " ").lower()
+        return why_no_tls(error)
     if isinstance(error, errors.NodeNotReadyError):
         return "the connection to it is gone"
     if isinstance(error, TimeoutError):
         return f"no answer within {CONNECT_S:g} s"
     if isinstance(error, OSError):
-        # asyncio puts the address into strerror, which is said already. A failed look-up of a name has numbers of its own.
-        known = error.errno is not None and not isinstance(error, socket.gaierror)
-        return os.strerror(error.errno) if known and error.errno else error.strerror or "the connection was closed"
+        return why_unreached(error)
     text = " ".join(_NUMBERED.sub("", str(error)).split())
     if _CLOSED.fullmatch(text):
         return "it has closed the connection"

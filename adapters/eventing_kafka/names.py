@@ -9,7 +9,6 @@ __all__ = [
     "CONFIG_MAP",
     "EXTERNAL_TOPIC_ANNOTATION",
     "GROUP_ANNOTATION",
-    "NAMESPACE",
     "ORDER_ANNOTATION",
     "SUBSCRIPTION_OPTIONS",
     "external_topic",
@@ -19,7 +18,6 @@ __all__ = [
     "topic_of",
 ]
 
-NAMESPACE: Final = "knative-eventing"
 CONFIG_MAP: Final = "kafka-channel-config"
 
 # Of a channel: a topic that somebody else made and keeps.

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
+from eventing.back_end_settings import SettingsError
 from eventing.channels import BackEndSettings, Provisioned
 from eventing.errors import EventingError
 from eventing.resources.duration import parse_duration
@@ -19,7 +20,7 @@ from eventing_kafka.cluster import CALL_S, KafkaCluster, Topic
 from eventing_kafka.faults import ClusterError
 from eventing_kafka.kind import DEFAULTS, is_topic
 from eventing_kafka.names import ORDER_ANNOTATION, external_topic, group_of, own_group, topic_of
-from eventing_kafka.settings import KafkaSettings, SettingsError
+from eventing_kafka.settings import KafkaSettings
 
 __all__ = ["KafkaProvisioner"]
 

@@ -1,6 +1,6 @@
 """A RabbitmqChannel open in this process: an exchange to publish to, and a cursor with a queue for each subscription.
 
-Clauses C-01… and the evidence are in docs/decisions/0002-channel-port.md, the choices in 0014-rabbitmq.md.
+Clauses C-01… and the evidence are in docs/decisions/0002-channel-port.md, the choices in 0018-rabbitmq-channel.md.
 """
 
 import asyncio
@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
+from eventing.back_end_settings import SettingsError
 from eventing.channels import Capabilities, ChannelHost, Consumer, Order, wanted_order
 from eventing.errors import ChannelUnavailableError, InvalidObjectError
 from eventing.event import Event
@@ -18,7 +19,7 @@ from eventing_rabbitmq.delays import Delays
 from eventing_rabbitmq.line import lease_line
 from eventing_rabbitmq.names import exchange_of, queue_of
 from eventing_rabbitmq.publisher import MAX_EVENT_BYTES, PUBLISH_TIMEOUT_S, Publisher
-from eventing_rabbitmq.settings import RabbitmqSettings, SettingsError
+from eventing_rabbitmq.settings import RabbitmqSettings
 from eventing_rabbitmq.topology import Topology
 
 __all__ = ["RabbitmqChannel"]

@@ -6,35 +6,16 @@ The kind needs no RabbitMQ client. Where none is installed, channels of the kind
 from importlib.util import find_spec
 from typing import Final
 
-from eventing.channels import BackEndSettings, Channel, ChannelConditions, ChannelHost, Configuration, Provisioned, Provisioner
+from eventing.back_end_settings import SECRET_NAME
+from eventing.channels import BackEndSettings, Channel, ChannelConditions, ChannelHost, Configuration, Provisioner
 from eventing.resources.kinds import Kind, Object
-from eventing.resources.subscribers import Subscriber
 from eventing_rabbitmq.names import CONFIG_MAP
-from eventing_rabbitmq.url import SECRET_NAME, read_url
+from eventing_rabbitmq.url import read_url
 
 __all__ = ["RabbitmqChannelFactory"]
 
 _SECRET: Final = "rabbitmq-channel-up"  # noqa: S105 - where `eventing up --rabbitmq` puts the URL
 _MISSING: Final = "the RabbitMQ client is not installed; run: pip install 'eventing-mesh[rabbitmq]'"
-
-
-class NotInstalled:
-    """The provision half without a client: says so, and leaves RabbitMQ alone."""
-
-    async def ensure(self, channel: Object) -> Provisioned:
-        return Provisioned(False, "BackEndNotInstalled", _MISSING)
-
-    async def remove(self, channel: Object) -> None:
-        """Nothing was made."""
-
-    async def ensure_subscription(self, channel: Object, subscriber: Subscriber) -> Provisioned:
-        return Provisioned(False, "BackEndNotInstalled", _MISSING)
-
-    async def remove_subscription(self, channel: Object, subscription_uid: str) -> None:
-        """Nothing was made."""
-
-    async def aclose(self) -> None:
-        """Nothing is open."""
 
 
 class RabbitmqChannelFactory:
@@ -69,8 +50,6 @@ class RabbitmqChannelFactory:
         return Configuration({SECRET_NAME: _SECRET}, _SECRET, {"url": address})
 
     def provisioner(self, settings: BackEndSettings) -> Provisioner:
-        if self.missing:
-            return NotInstalled()
         from eventing_rabbitmq.provisioner import RabbitmqProvisioner
 
         return RabbitmqProvisioner(settings)

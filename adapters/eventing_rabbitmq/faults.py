@@ -1,10 +1,9 @@
 """What can go wrong on the way to RabbitMQ, told to people: reasons of conditions, and what to look at."""
 
-import os
-import socket
 import ssl
 from typing import Final
 
+from eventing.connecting import why_no_tls, why_unreached
 from eventing.errors import EventingError
 from eventing_rabbitmq.connection import CONNECT_TIMEOUT_S, BrokerError
 from eventing_rabbitmq.settings import RabbitmqSettings
@@ -42,19 +41,12 @@ def of_connecting(error: Exception, settings: RabbitmqSettings) -> RabbitmqError
         hint = f"rabbitmqctl add_vhost {settings.vhost}; rabbitmqctl set_permissions -p {settings.vhost} USER '.*' '.*' '.*'"
         return RabbitmqError("VirtualHostRefused", f"{where}: {text}; to make it: {hint}", error.code)
     if isinstance(error, ssl.SSLError):
-        words = (
-            f"its certificate is not trusted: {error.verify_message}"
-            if isinstance(error, ssl.SSLCertVerificationError)
-            else (error.reason or "the handshake failed").replace("_", " ").lower()
-        )
+        words = why_no_tls(error)
         return RabbitmqError("TlsFailed", f"{where}: no TLS connection: {words}; check url, ca.crt and user.crt of the Secret")
     if isinstance(error, TimeoutError):
         return RabbitmqError(UNAVAILABLE, f"{where} is not reached: no answer within {CONNECT_TIMEOUT_S:g} s")
     if isinstance(error, OSError):
-        # asyncio puts the address into strerror, which is said already. A failed look-up of a name has numbers of its own.
-        known = error.errno is not None and error.errno > 0 and not isinstance(error, socket.gaierror)
-        words = os.strerror(error.errno) if known and error.errno else error.strerror or "the connection was closed"
-        return RabbitmqError(UNAVAILABLE, f"{where} is not reached: {words}")
+        return RabbitmqError(UNAVAILABLE, f"{where} is not reached: {why_unreached(error)}")
     words = str(error)
     if not settings.encrypted and "closed" in words:
         words += "; if it expects TLS, the url begins with amqps://"

@@ -14,7 +14,6 @@ __all__ = [
     "CLASSIC",
     "CONFIG_MAP",
     "DELAYS_S",
-    "NAMESPACE",
     "QUORUM",
     "delay_queue",
     "delay_queue_arguments",
@@ -27,7 +26,6 @@ __all__ = [
     "queue_type",
 ]
 
-NAMESPACE: Final = "knative-eventing"
 CONFIG_MAP: Final = "rabbitmq-channel-config"
 
 QUORUM: Final = "quorum"

@@ -7,6 +7,7 @@ in what it differs. What is gone is made again, and the log says that events wer
 import logging
 from typing import Final
 
+from eventing.back_end_settings import SettingsError
 from eventing.channels import BackEndSettings, Provisioned
 from eventing.resources.kinds import Object
 from eventing.resources.subscribers import Subscriber, read_subscribers
@@ -21,7 +22,7 @@ from eventing_rabbitmq.names import (
     queue_of,
     queue_type,
 )
-from eventing_rabbitmq.settings import RabbitmqSettings, SettingsError
+from eventing_rabbitmq.settings import RabbitmqSettings
 
 __all__ = ["EXCHANGE_ANNOTATION", "RabbitmqProvisioner"]
 

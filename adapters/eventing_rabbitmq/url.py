@@ -1,11 +1,10 @@
-"""The URL of a RabbitMQ broker, and the key that names the Secret with it."""
+"""The URL of a RabbitMQ broker."""
 
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-__all__ = ["SECRET_NAME", "SHAPE", "read_url"]
+__all__ = ["SHAPE", "read_url"]
 
-SECRET_NAME: Final = "auth.secret.ref.name"  # noqa: S105 - the key that names the Secret
 SHAPE: Final = "amqp://USER:PASSWORD@HOST:5672/VHOST is expected, or amqps:// (HOST:5671) with TLS"
 _PORTS: Final = {"amqp": 5672, "amqps": 5671}
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from eventing.channels import BackEndSettings, ChannelFactory
 from eventing.control.backing import BackingReconciler
+from eventing.control.not_installed import NotInstalled
 from eventing.control.planes import DataPlanes
 from eventing.control.reconciler import KindReconciler, kind_reconcilers
 from eventing.control.recorder import EventRecorder
@@ -55,11 +56,10 @@ def _utc_now() -> datetime:
 class Controllers:
     """The eventing controllers over one client, which stays the caller's.
 
-    `ingress_ca` is what must be trusted to speak to an
-    https ingress, PEM. `now` is the clock of what is written into objects; waiting is done by the event loop's own.
-    `reconcilers` are all of this package unless given.
-    `data_planes` are the names of the data-plane processes that are run, where whoever runs them says so; else every DataPlane
-    object stands for one.
+    `ingress_ca` is what must be trusted to speak to an https ingress, PEM. `now` is the clock of what is written into objects;
+    waiting is done by the event loop's own. `reconcilers` are all of this package unless given. `data_planes` are
+    the names of the data-plane processes that are run, where whoever runs them says so; else every DataPlane object stands for
+    one.
     """
 
     def __init__(
@@ -113,7 +113,9 @@ class Controllers:
             if backing.factory.config_map
         }
         self._provisioners = [
-            backing.factory.provisioner(self._settings[key].settings if key in self._settings else BackEndSettings())
+            NotInstalled(backing.factory.missing)
+            if backing.factory.missing
+            else backing.factory.provisioner(self._settings[key].settings if key in self._settings else BackEndSettings())
             for key, backing in self._backings.items()
         ]
         self._reconcilers = {

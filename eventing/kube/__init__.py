@@ -2,13 +2,12 @@
 kind.
 """
 
-from eventing.kube.back_end_settings import SETTINGS_NAMESPACE, SettingsFollower
+from eventing.kube.back_end_settings import SettingsFollower
 from eventing.kube.cache import Cache, Change, controller_of
 from eventing.kube.client import KubeClient
 from eventing.kube.cluster import Cluster, find_cluster, in_cluster, load_kubeconfig
 
 __all__ = [
-    "SETTINGS_NAMESPACE",
     "Cache",
     "Change",
     "Cluster",

@@ -7,21 +7,17 @@ import asyncio
 import base64
 import binascii
 import logging
-from typing import Final
 
+from eventing.back_end_settings import SECRET_NAME, SECRET_NAMESPACE, SETTINGS_NAMESPACE
 from eventing.channels import BackEndSettings
 from eventing.kube.cache import Cache, Change
 from eventing.kube.client import KubeClient
 from eventing.resources.core import CONFIG_MAP, SECRET
 from eventing.resources.kinds import Object
 
-__all__ = ["SETTINGS_NAMESPACE", "SettingsFollower"]
+__all__ = ["SettingsFollower"]
 
 _log = logging.getLogger(__name__)
-
-SETTINGS_NAMESPACE: Final = "knative-eventing"
-_SECRET_NAME: Final = "auth.secret.ref.name"  # noqa: S105 - the name of a key
-_SECRET_NAMESPACE: Final = "auth.secret.ref.namespace"  # noqa: S105
 
 
 class SettingsFollower:
@@ -67,8 +63,8 @@ class SettingsFollower:
     def _config_changed(self, change: Change) -> None:
         self._config = None if change.type == "DELETED" else dict(change.obj.get("data") or {})
         named = self._config or {}
-        name = named.get(_SECRET_NAME, "")
-        key = (named.get(_SECRET_NAMESPACE) or SETTINGS_NAMESPACE, name) if name else ("", "")
+        name = named.get(SECRET_NAME, "")
+        key = (named.get(SECRET_NAMESPACE) or SETTINGS_NAMESPACE, name) if name else ("", "")
         if key != self._secret_key:
             self._secret_key = key
             self._secret = Cache(self._client, SECRET, key[0], name=name) if name else None

@@ -4,8 +4,9 @@ import base64
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from eventing.back_end_settings import SETTINGS_NAMESPACE
 from eventing.errors import ApiError, ApiUnavailableError, ObjectNotFoundError, StartError
-from eventing.kube import SETTINGS_NAMESPACE, KubeClient
+from eventing.kube import KubeClient
 from eventing.resources.core import CONFIG_MAP, SECRET
 from eventing.resources.kinds import Kind
 from eventing.runtime.manifests import FIELD_MANAGER, Manifest

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from eventing.back_end_settings import SETTINGS_NAMESPACE
 from eventing.resources.core import CONFIG_MAP, SECRET
 from eventing.resources.kinds import Object
 from eventing_kafka import names
@@ -38,5 +39,5 @@ async def kafka_rig(
 
 def settings(bootstrap: str, **more: str) -> Object:
     """The ConfigMap that says where Kafka is."""
-    metadata = {"name": names.CONFIG_MAP, "namespace": names.NAMESPACE}
+    metadata = {"name": names.CONFIG_MAP, "namespace": SETTINGS_NAMESPACE}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"bootstrap.servers": bootstrap, **more}}

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from eventing.back_end_settings import SETTINGS_NAMESPACE
 from eventing.resources.core import CONFIG_MAP, SECRET
 from eventing.resources.kinds import Object
 from eventing_rabbitmq import names
@@ -28,7 +29,7 @@ async def rabbitmq_rig(
     **more: Any,
 ) -> AsyncIterator[Rig]:
     """See `open_rig`."""
-    metadata = {"name": names.CONFIG_MAP, "namespace": names.NAMESPACE}
+    metadata = {"name": names.CONFIG_MAP, "namespace": SETTINGS_NAMESPACE}
     told = {"auth.secret.ref.name": SECRET_NAME, **(config or {})}
     objects = [(SECRET, secret(url)), (CONFIG_MAP, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": told})]
     async with open_rig(data, seed, RABBITMQ_CHANNEL, {"queueType": queue_type}, objects, *arguments, **more) as rig:
@@ -37,7 +38,7 @@ async def rabbitmq_rig(
 
 def secret(url: str) -> Object:
     """What says where RabbitMQ is, and who comes."""
-    metadata = {"name": SECRET_NAME, "namespace": names.NAMESPACE}
+    metadata = {"name": SECRET_NAME, "namespace": SETTINGS_NAMESPACE}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {"url": base64.b64encode(url.encode()).decode()}}
 
 

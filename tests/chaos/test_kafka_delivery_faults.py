@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from eventing.back_end_settings import SETTINGS_NAMESPACE
 from eventing.resources.core import SECRET
 from eventing.resources.kinds import Object
 from eventing.testing.sinks import Answer, Received
@@ -74,7 +75,7 @@ async def test_wrong_credentials(tmp_path: Path, kafka: KafkaBroker) -> None:
         condition = await rig.until_condition("False", reason="AuthenticationFailed")
         assert USER in condition["message"] or "credential" in condition["message"].lower(), condition
         await _idle(rig, kafka)
-        await rig.client.patch(SECRET, names.NAMESPACE, "kafka-auth", {"data": _secret(PASSWORD)["data"]})
+        await rig.client.patch(SECRET, SETTINGS_NAMESPACE, "kafka-auth", {"data": _secret(PASSWORD)["data"]})
         await rig.changes.channel_ready()
         await rig.changes.subscribe("ordered", ordered=True)
         async with rig.load():
@@ -82,12 +83,12 @@ async def test_wrong_credentials(tmp_path: Path, kafka: KafkaBroker) -> None:
         await rig.balance()
         # They become wrong while consumers and producer are at work, and right again.
         rig.fault()
-        await rig.client.patch(SECRET, names.NAMESPACE, "kafka-auth", {"data": _secret(wrong)["data"]})
+        await rig.client.patch(SECRET, SETTINGS_NAMESPACE, "kafka-auth", {"data": _secret(wrong)["data"]})
         await rig.until_condition("False", reason="AuthenticationFailed")
         async with rig.load():
             await rig.until_refused()
         await _idle(rig, kafka)
-        await rig.client.patch(SECRET, names.NAMESPACE, "kafka-auth", {"data": _secret(PASSWORD)["data"]})
+        await rig.client.patch(SECRET, SETTINGS_NAMESPACE, "kafka-auth", {"data": _secret(PASSWORD)["data"]})
         await rig.changes.channel_ready()
         async with rig.load():
             await rig.traffic.until(30)
@@ -118,7 +119,7 @@ def _secret(password: str) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": "kafka-auth", "namespace": names.NAMESPACE},
+        "metadata": {"name": "kafka-auth", "namespace": SETTINGS_NAMESPACE},
         "data": {key: base64.b64encode(value.encode()).decode() for key, value in data.items()},
     }
 

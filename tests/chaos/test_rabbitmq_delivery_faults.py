@@ -9,9 +9,9 @@ from pathlib import Path
 import aiormq
 import pytest
 
+from eventing.back_end_settings import SETTINGS_NAMESPACE
 from eventing.resources.core import SECRET
 from eventing.testing.sinks import Answer, Received
-from eventing_rabbitmq import names
 from tests.chaos.rabbitmq_rig import SECRET_NAME, exchange, rabbitmq_rig, secret
 from tests.chaos.rig import Rig
 from tests.support.rabbitmq.broker import RabbitmqBroker
@@ -105,7 +105,7 @@ async def test_wrong_credentials_and_wrong_vhost(tmp_path: Path, rabbitmq: Rabbi
     async with rabbitmq_rig(tmp_path / "data", wrong, 3, ready=False) as rig:
 
         async def become(url: str) -> None:
-            await rig.client.patch(SECRET, names.NAMESPACE, SECRET_NAME, {"data": secret(url)["data"]})
+            await rig.client.patch(SECRET, SETTINGS_NAMESPACE, SECRET_NAME, {"data": secret(url)["data"]})
 
         await rig.until_condition("False", reason="AuthenticationFailed")
         pids = [*await rig.pids(), *await asyncio.to_thread(rig.mesh.pids, "Control")]

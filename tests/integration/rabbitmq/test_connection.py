@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pamqp import commands
 
+from eventing.back_end_settings import TlsMaterial
 from eventing.errors import EventingError
 from eventing_rabbitmq.connection import BrokerError, Connection, ConnectionLostError, NoAnswerError, connect
 from eventing_rabbitmq.settings import RabbitmqSettings
@@ -126,7 +127,7 @@ async def test_what_is_not_rabbitmq_is_said() -> None:
 async def test_events_go_through_tls_and_a_certificate_that_is_not_known_is_refused(rabbitmq: RabbitmqBroker) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         await connect(settings(rabbitmq.tls), "test")
-    trusting = RabbitmqSettings(**read_url(rabbitmq.tls), ca=rabbitmq.authority.ca_cert.read_text())
+    trusting = RabbitmqSettings(**read_url(rabbitmq.tls), tls=TlsMaterial(rabbitmq.authority.ca_cert.read_text()))
     connection = await connect(trusting, "test")
     channel = await connection.channel(Handler())
     large = "x" * 100_000

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from eventing.back_end_settings import SETTINGS_NAMESPACE
 from eventing.channels import BackEndSettings, Capabilities, Order, Provisioned, wanted_order
-from eventing.kube import SETTINGS_NAMESPACE, SettingsFollower
+from eventing.kube import SettingsFollower
 from eventing.resources.subscribers import Subscriber
 from tests.unit.control.conftest import FakeApi, Mesh
 

@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from eventing.back_end_settings import SettingsError
 from eventing.channels import BackEndSettings
-from eventing_kafka.settings import KafkaSettings, SettingsError, bootstrap_servers
+from eventing_kafka.settings import KafkaSettings, bootstrap_servers
 
 PASSWORD = "hunter2-not-to-be-seen"
 
@@ -85,7 +86,7 @@ def test_tls_with_a_certificate_of_ours_leaves_no_file(
 
 def test_knatives_word_for_no_certificate_of_ours(pair: tuple[str, str]) -> None:
     settings = KafkaSettings.read(with_secret(protocol="SSL", ca=pair[0], skip="true", key="anything"))
-    assert settings.certificate == settings.key == ""
+    assert settings.tls.certificate == settings.tls.key == ""
 
 
 def test_settings_of_topics_do_not_divide_clients() -> None:

@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from eventing.back_end_settings import SettingsError
 from eventing.channels import BackEndSettings
-from eventing_rabbitmq.settings import RabbitmqSettings, SettingsError
+from eventing_rabbitmq.settings import RabbitmqSettings
 from eventing_rabbitmq.url import read_url
 
 PASSWORD = "hunter2-not-to-be-seen"

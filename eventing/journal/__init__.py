@@ -1,6 +1,6 @@
 """What happened to each event at each subscription, and why."""
 
+from eventing.journal.journal import Journal
 from eventing.journal.record import Decision, Rule
-from eventing.journal.ring import Journal
 
 __all__ = ["Decision", "Journal", "Rule"]

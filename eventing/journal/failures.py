@@ -27,7 +27,7 @@ from eventing.bindings.http import binary_head
 from eventing.errors import StartError
 from eventing.event import Event
 from eventing.journal.documents import Delivery, Match
-from eventing.journal.ring import Journal
+from eventing.journal.journal import Journal
 from eventing.journal.segments import HEADER_BYTES, Payload, Segment, header, new_salt, pack_record
 from eventing.journal.story import PAUSE_S, failure_document
 

@@ -7,8 +7,8 @@ from typing import Final
 
 from eventing.journal.advice import findings
 from eventing.journal.documents import Counts, Failure, Standing
+from eventing.journal.journal import Journal
 from eventing.journal.record import FAILURES, Decision, Rule
-from eventing.journal.ring import Journal
 from eventing.journal.story import PAUSE_S, SLICE, attempt_document, moment
 
 __all__ = ["WINDOW_S", "Situation", "standing"]

@@ -30,10 +30,10 @@ from eventing.journal.documents import (
 )
 from eventing.journal.heads import headers_of_text
 from eventing.journal.joined import END_STATES, joined_matches
+from eventing.journal.journal import Journal
 from eventing.journal.places import Place
 from eventing.journal.record import FAILURES, AttemptRecord, Decision, Rule
 from eventing.journal.refusals import Refusal
-from eventing.journal.ring import Journal
 from eventing.observe.lines import printable
 
 __all__ = ["attempt_document", "data_document", "delivery_document", "failure_document", "moment", "story", "trace"]

@@ -11,8 +11,8 @@ from typing import Any, Final, cast
 
 from eventing.journal.acceptance import Acceptance
 from eventing.journal.documents import Data, Entry, Feed
+from eventing.journal.journal import Journal
 from eventing.journal.record import AttemptRecord, Decision
-from eventing.journal.ring import Journal
 from eventing.journal.story import attempt_document, data_document, moment
 
 __all__ = ["Position", "Wanted", "feed"]

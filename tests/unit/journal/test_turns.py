@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from eventing.journal import Decision, Journal, Rule
+from eventing.journal.acceptance_ring import RING_ACCEPTANCES
+from eventing.journal.attempt_ring import RING_ATTEMPTS
 from eventing.journal.failures import FailureLog
-from eventing.journal.ring import RING_ACCEPTANCES, RING_ATTEMPTS
 from eventing.journal.standing import Situation, standing
 from eventing.journal.story import trace
 from eventing.journal.tail import Wanted, feed

@@ -1,16 +1,13 @@
-"""The journal's memory: packed rings of acceptances, of their events' bytes, and of attempts, all bounded.
+"""The ring of what came: packed acceptances, and the bytes of their events.
 
-Writing is on the way of every event, so it packs numbers and copies bytes into preallocated rings, one after the other, and keeps
-no object alive: an event that was held here for minutes would make each new one use cold memory, which cost more than all the
-rest of the journal. Reading is for people: it works in slices and gives the loop its turn in between.
+An acceptance says which event came, when, from whom, and to whom it was due. It is also written of an event of a durable channel
+that another process accepted, when a subscription meets it here.
 """
 
 import itertools
 import secrets
-import struct
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Final
 
 from eventing.bindings.http import binary_head, event_head, payload
@@ -27,92 +24,45 @@ from eventing.journal.acceptance import (
     Arrival,
     event_of,
 )
-from eventing.journal.details import DETAIL_BYTES, TEXT_MAX, Detail, Details
 from eventing.journal.foreign import Foreign, LateReceipts, origin_of
 from eventing.journal.pages import pages
-from eventing.journal.places import Place, Places, SubscriberEntry
-from eventing.journal.record import AttemptRecord, Decision, Rule
-from eventing.journal.refusals import Refusal, Refusals
-from eventing.observe.redaction import redacted
+from eventing.journal.places import Place, Places
 
-__all__ = ["Journal"]
+__all__ = ["EVENT_BYTES", "RING_ACCEPTANCES", "AcceptanceRing"]
 
-# receipt, started (clock), duration s, wait s, subscriber, detail, status, attempt, limit, decision, rule, failure
-_ATTEMPT: Final = struct.Struct("<QdffIQHHHBBB")
 # The operating system gives pages as they are first used: an idle process pays for none of these.
-RING_ATTEMPTS: Final = 1 << 17  # 6 MB
 RING_ACCEPTANCES: Final = 1 << 16  # 3 MB
 EVENT_BYTES: Final = 16 << 20
-# (event, subscriber) pairs whose failed attempts are chained to each other; beyond it the oldest chain is cut.
-TRAILS: Final = 20_000
-_FIRST: Final = 1
-_DELIVERED: Final = int(Decision.DELIVERED)
-_OPEN: Final = frozenset(set(Decision) - {Decision.DELIVERED, Decision.DEAD_LETTERED, Decision.DROPPED})
 # Receipts are given before an event is stored: where storing takes time, they are recorded out of order, and so much around the
 # place where a record should be is looked at, at least and at most.
 _DISORDER: Final = 256
 _DISORDER_MAX: Final = 1024
 
 
-class Journal:
-    """The journal of one data-plane process.
+class AcceptanceRing:
+    """Acceptances number 0, 1, 2 …, each findable by its receipt, as far as they are not overwritten."""
 
-    `clock` is the loop's clock, in which attempts are timed; `wall` the calendar's. Receipts are numbers within the process,
-    shown with the process's own random prefix so that they are unique across processes and restarts. `on_failure` is called with
-    the event, the subscriber, the number of the record (from 0) and what waits for it when an event ends otherwise than by
-    delivery.
-    """
+    enabled: bool
 
-    def __init__(
-        self,
-        *,
-        clock: Callable[[], float],
-        wall: Callable[[], float],
-        attempts: int = RING_ATTEMPTS,
-        acceptances: int = RING_ACCEPTANCES,
-        event_bytes: int = EVENT_BYTES,
-        detail_bytes: int = DETAIL_BYTES,
-        enabled: bool = True,
-    ) -> None:
-        self.enabled = enabled
+    def __init__(self, clock: Callable[[], float], wall: Callable[[], float], size: int, event_bytes: int) -> None:
         self.prefix = secrets.token_hex(4)
-        self.started = wall()
-        self.on_failure: Callable[[Event, int, int, Callable[[], None] | None], None] | None = None
-        self.failures_written = 0  # counted by whoever writes them to disk
-        self.failures_lost = 0
-        self.refused_requests = Refusals(wall)
         self.places = Places(wall)
         self._wall = wall
         self._clock = clock
         self.next_receipt: Callable[[], int] = itertools.count(1).__next__
-        self._size = attempts
-        self._ring = pages(_ATTEMPT.size * attempts)
-        self._written = 0
-        self._pack = _ATTEMPT.pack_into
-        self._index = pages(ACCEPTANCE.size * acceptances)
-        self._index_size = acceptances
+        self._index = pages(ACCEPTANCE.size * size)
+        self._index_size = size
         self._accepted = 0
         self._bytes = pages(event_bytes)
         self._bytes_size = event_bytes
         self._bytes_written = 0  # never wraps; what begins before this less the size is overwritten
         self._pack_acceptance = ACCEPTANCE.pack_into
         self._foreign = Foreign()
-        self._late = LateReceipts(acceptances)
+        self._late = LateReceipts(size)
         self._newest_receipt = 0  # of those before which one was recorded late
         self._disorder = _DISORDER
-        self._details = Details(detail_bytes)
-        self._trails: dict[int, int] = {}  # receipt and subscriber → number of the last record, counted from 1
 
     # writing
-
-    def place(self, channel: str, due: tuple[int, ...], *, data: bool = True) -> int:
-        """A number for a channel and the subscribers to which its events are due, to be used in `accepted` from now on. `data`:
-        whether the data of its events is kept."""
-        return self.places.add(channel, due, data=data)
-
-    def forget_place(self, number: int) -> None:
-        """The number is used no more; what was accepted under it is still to be read for a while."""
-        self.places.forget(number)
 
     def accepted(self, event: Event, place: int, peer: bytes) -> None:
         """The event is stored; `event.receipt` is its number."""
@@ -189,95 +139,7 @@ class Journal:
         kept_from = self.acceptances_kept_from
         return not kept_from or (kept_from < self._accepted and receipt >= self._acceptance_values(kept_from)[0])
 
-    def attempted(
-        self,
-        receipt: int,
-        subscriber: int,
-        attempt: int,
-        started: float,
-        duration_s: float,
-        status: int,
-        decision: int,
-        rule: int,
-        limit: int = 0,
-        wait_s: float = 0.0,
-        failure: int = 0,
-        note: str = "",
-        delay_s: float = 0.0,
-        head: str = "",
-    ) -> None:
-        """One attempt and what was decided after it; attempt 0 for a decision without an attempt.
-
-        `note` is the error, or the beginning of the answer's body, or both (details.ANSWERED); `head` the lines of the answer's
-        head; `delay_s` the back-off that the policy names. All three are for what does not simply succeed; secrets in a note are
-        masked."""
-        if not self.enabled:
-            return
-        written = self._written
-        self._written = written + 1
-        detail = 0
-        if attempt != _FIRST or decision != _DELIVERED:
-            detail = self._detail(receipt, subscriber, decision, written, note, delay_s, head)
-            if limit >= 0xFFFF or attempt >= 0xFFFF:
-                limit, attempt = min(limit, 0xFFFF), min(attempt, 0xFFFF)
-        self._pack(
-            self._ring, (written % self._size) * _ATTEMPT.size, receipt, started, duration_s, wait_s, subscriber, detail, status,
-            attempt, limit, decision, rule, failure,
-        )  # fmt: skip
-
-    def ended(
-        self,
-        event: Event,
-        subscriber: int,
-        started: float,
-        duration_s: float,
-        status: int,
-        decision: int,
-        rule: int,
-        *,
-        attempt: int = 0,
-        note: str = "",
-        head: str = "",
-        then: Callable[[], None] | None = None,
-    ) -> None:
-        """The event has ended at this subscriber otherwise than by delivery: dead-lettered or dropped.
-
-        `then` is called once that is on the disk, synchronised, if failures are recorded there at all; else at once."""
-        record = self._written
-        self.attempted(event.receipt, subscriber, attempt, started, duration_s, status, decision, rule, note=note, head=head)
-        if self.on_failure is not None and self.enabled:
-            self.on_failure(event, subscriber, record, then)
-        elif then is not None:
-            then()
-
-    def _detail(self, receipt: int, subscriber: int, decision: int, written: int, note: str, delay_s: float, head: str) -> int:
-        """Chain the record to the one before it of the same event and subscriber, and keep what it says."""
-        trails = self._trails
-        key = receipt << 32 | subscriber
-        previous = trails.pop(key, 0)
-        if decision in _OPEN:
-            trails[key] = written + 1
-            if len(trails) > TRAILS:
-                del trails[next(iter(trails))]
-        elif decision == _DELIVERED:
-            return 0
-        if not (previous or note or head or delay_s):  # an overflow ends ten thousands of events a second that were never tried
-            return 0
-        return self._details.add(previous, delay_s, head, redacted(note, TEXT_MAX) if note else "")
-
-    def refused(self, peer: str, channel: str, event_id: str, status: int, detail: str) -> None:
-        """A request was answered with an error; nothing was stored."""
-        self.refused_requests.add(peer, channel, event_id, status, detail)
-
-    def subscriber(self, subscription: str, uid: str, uri: str) -> int:
-        """A number for a subscriber, to be used in records from now on."""
-        return self.places.subscriber(subscription, uid, uri)
-
-    def rename(self, number: int, subscription: str, uid: str, uri: str) -> None:
-        """The subscriber of this number has another address now."""
-        self.places.rename(number, subscription, uid, uri)
-
-    # reading: what is common to all
+    # reading
 
     def receipt_text(self, receipt: int) -> str:
         """The text of a receipt: of an event that was accepted elsewhere, what its producer got there."""
@@ -297,24 +159,6 @@ class Journal:
     def clock_time(self, wall_time: float) -> float:
         """The loop's clock at a moment of the calendar."""
         return self._clock() - (self._wall() - wall_time)
-
-    @property
-    def now(self) -> float:
-        """The calendar's time, in seconds."""
-        return self._wall()
-
-    @property
-    def refusals(self) -> tuple[Refusal, ...]:
-        return self.refused_requests.kept
-
-    def entry(self, subscriber: int) -> SubscriberEntry | None:
-        return self.places.entry(subscriber)
-
-    def detail(self, record: AttemptRecord) -> Detail | None:
-        """What the record says beside its numbers; None where it says nothing, or that was overwritten."""
-        return self._details.read(record.detail)
-
-    # reading acceptances
 
     @property
     def accepted_events(self) -> int:
@@ -438,76 +282,3 @@ class Journal:
             receipt, self.wall_time(received), received, text, place.channel, event, place.due, kept,
             confirmed=not flags & UNCONFIRMED,
         )  # fmt: skip
-
-    # reading attempts
-
-    def attempts(self, first: int, count: int) -> list[AttemptRecord]:
-        """Records number `first` to `first + count - 1`, counted from the process's start; those overwritten are left out."""
-        return [self.attempt(number) for number in self._numbers(first, count)]
-
-    def attempts_of(self, receipts: Collection[int], first: int, count: int) -> list[AttemptRecord]:
-        """Those of `attempts` that are of these receipts."""
-        unpack, ring, size = _RECEIPT.unpack_from, self._ring, self._size
-        return [
-            self.attempt(number)
-            for number in self._numbers(first, count)
-            if unpack(ring, (number % size) * _ATTEMPT.size)[0] in receipts
-        ]
-
-    def tally(self, subscriber: int, first: int, count: int, tally: Counter[tuple[int, int, int, int]]) -> int | None:
-        """Count those of `attempts` that are of this subscriber, by (status, decision, rule, failure); the number of the last one
-        that did not succeed."""
-        unpack, ring, size = _TALLY.unpack_from, self._ring, self._size
-        last = None
-        for number in self._numbers(first, count):
-            of, status, decision, rule, failure = unpack(ring, (number % size) * _ATTEMPT.size)
-            if of == subscriber:
-                tally[status, decision, rule, failure] += 1
-                if decision != _DELIVERED:
-                    last = number
-        return last
-
-    def attempt(self, number: int) -> AttemptRecord:
-        """Record number `number`, which must not be overwritten."""
-        values = _ATTEMPT.unpack_from(self._ring, (number % self._size) * _ATTEMPT.size)
-        return AttemptRecord._make((*values[:9], Decision(values[9]), Rule(values[10]), values[11]))
-
-    def trail(self, number: int) -> list[AttemptRecord]:
-        """Record `number` and those before it of the same event and subscriber that did not succeed, oldest first, as far as they
-        are still there."""
-        found: list[AttemptRecord] = []
-        while number >= self.attempts_kept_from:
-            record = self.attempt(number)
-            found.append(record)
-            detail = self.detail(record)
-            if detail is None or not detail.previous:
-                break
-            number = detail.previous - 1
-        return found[::-1]
-
-    def attempts_since(self, moment: float) -> int:
-        """Number of the first record written at `moment` (of the loop's clock) or later: records are written when they end."""
-        kept = self._numbers(0, self._written)
-        return kept.start + bisect_left(kept, moment, key=self.attempt_ended)
-
-    def attempt_ended(self, number: int) -> float:
-        """When record `number` was written, on the loop's clock."""
-        _, started, duration_s = _ENDED.unpack_from(self._ring, (number % self._size) * _ATTEMPT.size)
-        return float(started + duration_s)
-
-    def _numbers(self, first: int, count: int) -> range:
-        lowest = max(first, self.attempts_kept_from)
-        return range(lowest, max(lowest, min(first + count, self._written)))
-
-    @property
-    def attempts_written(self) -> int:
-        return self._written
-
-    @property
-    def attempts_kept_from(self) -> int:
-        return max(0, self._written - self._size)
-
-
-_RECEIPT: Final = struct.Struct("<Q")
-_ENDED: Final = struct.Struct("<Qdf")
-_TALLY: Final = struct.Struct("<24xI8xH4xBBB")

@@ -14,7 +14,7 @@ from eventing.bindings.http import decode
 from eventing.channels import Budget, ChannelHost
 from eventing.event import Event
 from eventing.observe.metrics import SubscriptionMetrics
-from eventing.testing.channels import subscription
+from eventing.testing.channel_harness import subscription
 from eventing.wire.client import Connection
 from eventing.wire.server_connection import ServerConnection
 from tests.bench.report import grid

@@ -11,7 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from eventing.channels import BackEndSettings, Budget, Channel, ChannelHost, Order, Provisioner, channel_factories
 from eventing.resources.kinds import Object
-from eventing.testing.channels import WITHIN_S, ChannelHarness, RecordingConsumer, Subscriber, subscription
+from eventing.testing.channel_harness import WITHIN_S, ChannelHarness, RecordingConsumer, Subscriber, subscription
 
 __all__ = ["KafkaHarness", "until"]
 

@@ -11,7 +11,7 @@ from aio_pika.abc import AbstractIncomingMessage
 
 from eventing.channels import BackEndSettings, Budget, Channel, ChannelHost, Order, Provisioner, channel_factories
 from eventing.resources.kinds import Object
-from eventing.testing.channels import ChannelHarness, RecordingConsumer, Subscriber, subscription
+from eventing.testing.channel_harness import ChannelHarness, RecordingConsumer, Subscriber, subscription
 from eventing_rabbitmq.names import exchange_of
 
 __all__ = ["RabbitmqHarness"]

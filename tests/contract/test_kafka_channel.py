@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from eventing.testing.channels import ChannelContract, ChannelHarness
+from eventing.testing.channel_harness import ChannelHarness
+from eventing.testing.channels import ChannelContract
 from tests.contract.kafka_harness import KafkaHarness
 from tests.support.kafka.broker import KafkaBroker
 

@@ -11,7 +11,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from eventing.channels import Budget, Channel, ChannelHost
 from eventing.errors import ChannelError, ChannelFullError, ChannelUnavailableError, EventTooLargeError
-from eventing.testing.channels import WITHIN_S, event, ids, stored
+from eventing.testing.channel_harness import WITHIN_S, event, ids, stored
 from tests.contract.kafka_harness import KafkaHarness, until
 from tests.support.kafka.broker import PASSWORD, USER, KafkaBroker
 

@@ -11,7 +11,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 
 from eventing.channels import Channel, Lease, Order
-from eventing.testing.channels import WITHIN_S, Subscriber, event, ids, stored, subscription
+from eventing.testing.channel_harness import WITHIN_S, Subscriber, event, ids, stored, subscription
 from eventing_kafka.offsets import AHEAD_MAX, Offsets
 from tests.contract.kafka_harness import KafkaHarness, until
 from tests.support.kafka.broker import KafkaBroker

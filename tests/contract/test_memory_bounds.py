@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from eventing.channels import Budget, Lease, Order
 from eventing.errors import ChannelFullError
-from eventing.testing.channels import event
-from eventing.testing.channels import subscription as entry
+from eventing.testing.channel_harness import event
+from eventing.testing.channel_harness import subscription as entry
 from eventing_memory.channel import OVERFLOW_ANNOTATION, MemoryChannel
 
 EVENTS, BYTES = 6, 8000

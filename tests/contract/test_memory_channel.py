@@ -7,14 +7,8 @@ import pytest
 
 from eventing.channels import BackEndSettings, Budget, Channel, ChannelHost, Provisioner, channel_factories
 from eventing.resources.kinds import Object
-from eventing.testing.channels import (
-    CLAUSES,
-    FAULT_CLAUSES,
-    ChannelContract,
-    ChannelHarness,
-    clauses_of,
-    event,
-)
+from eventing.testing.channel_harness import CLAUSES, FAULT_CLAUSES, ChannelHarness, clauses_of, event
+from eventing.testing.channels import ChannelContract
 
 
 class MemoryHarness(ChannelHarness):

@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from eventing.testing.channels import ChannelContract, ChannelHarness
+from eventing.testing.channel_harness import ChannelHarness
+from eventing.testing.channels import ChannelContract
 from tests.contract.rabbitmq_harness import RabbitmqHarness
 from tests.support.rabbitmq.broker import RabbitmqBroker
 

@@ -14,7 +14,7 @@ import pytest
 from eventing.channels import Channel, Lease
 from eventing.errors import ChannelError
 from eventing.event import Event
-from eventing.testing.channels import event, subscription
+from eventing.testing.channel_harness import event, subscription
 from tests.contract.rabbitmq_harness import RabbitmqHarness
 from tests.support.rabbitmq.broker import RabbitmqBroker
 

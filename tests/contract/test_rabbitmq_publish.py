@@ -9,7 +9,7 @@ import pytest
 from eventing.channels import Channel
 from eventing.errors import ChannelError, ChannelFullError, ChannelUnavailableError, EventTooLargeError
 from eventing.event import Event
-from eventing.testing.channels import event, ids, stored
+from eventing.testing.channel_harness import event, ids, stored
 from eventing_rabbitmq import publisher
 from eventing_rabbitmq.names import queue_of
 from tests.contract.rabbitmq_harness import RabbitmqHarness

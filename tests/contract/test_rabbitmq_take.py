@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from eventing.channels import Lease, Order
-from eventing.testing.channels import WITHIN_S, RecordingConsumer, Subscriber, event, ids, stored, subscription
+from eventing.testing.channel_harness import WITHIN_S, RecordingConsumer, Subscriber, event, ids, stored, subscription
 from eventing_rabbitmq import cursor as cursors
 from eventing_rabbitmq import delays
 from eventing_rabbitmq.names import delay_queue, queue_of

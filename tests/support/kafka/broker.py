@@ -1,10 +1,7 @@
 """A real Kafka broker of one node (KRaft), with a listener for each way in that clients may be told to use."""
 
-import shutil
 import socket
 import struct
-import tempfile
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,21 +9,18 @@ from pathlib import Path
 from typing import Final
 
 from eventing.testing.proxy import TcpProxy
-from tests.support.authority import Authority
 from tests.support.back_ends import BackEnd
+from tests.support.brokers import Broker
 from tests.support.ports import reserve_ports
 from tests.support.reaper import Reaper
-from tests.support.services import ContainerService, ProcessService, Service
 
 __all__ = ["PASSWORD", "USER", "KafkaBroker"]
 
 USER: Final = "mesh"
 PASSWORD: Final = "open sesame"
-_FILES_AT: Final = "/etc/eventing-mesh-test"
 _HEAP: Final = "-Xms256m -Xmx384m"
 # For brokers that live for minutes on a shared core, starting quickly is worth more than the second compiler.
 _JVM: Final = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
-_UP_S: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -43,50 +37,24 @@ class _Listeners:
     controller: int
 
 
-class KafkaBroker:
-    """`bootstrap` and its like are `HOST:PORT`. Every method that waits blocks: from a coroutine, use `asyncio.to_thread`.
-
-    Its ports stay the same through `kill`, `stop` and `start`, and so do its topics. Topics do not come into being by being
-    written to. SASL takes USER with PASSWORD in PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512.
+class KafkaBroker(Broker):
+    """`bootstrap` and its like are `HOST:PORT`. Topics do not come into being by being written to. SASL takes USER with PASSWORD in
+    PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512.
     """
+
+    product = "Kafka"
 
     def __init__(
         self, back_end: BackEnd, reaper: Reaper, *, properties: Mapping[str, str] | None = None, jvm: str = _JVM
     ) -> None:
-        self.back_end = back_end
+        super().__init__(back_end, reaper)
         self._ports = _Listeners(*reserve_ports(len(_Listeners.__dataclass_fields__)))
-        self._directory = Path(tempfile.mkdtemp(prefix="eventing-mesh-kafka-"))
-        self._reaper = reaper
-        reaper.directory(str(self._directory))
-        self.authority = Authority.create(self._directory)
-        files = self._directory / "files"
-        files.mkdir()
-        self._directory.chmod(0o755)  # the image may have a user of its own
-        engine = back_end.engine
-        inside = engine is not None
-        data = "/tmp/eventing-mesh-data" if inside else str(self._directory / "data")
-        bind = "127.0.0.1" if engine is None or engine.shares_loopback else "0.0.0.0"
-        at = _FILES_AT if inside else str(files)
-        home = "/opt/kafka" if inside else back_end.home
-        (files / "server.properties").write_text(self._properties(bind, data, properties or {}))
-        (files / "launch.sh").write_text(_LAUNCH.format(home=home, data=data, at=at, user=USER, password=PASSWORD))
-        command = ["/bin/sh", f"{at}/launch.sh"]
-        environment = {"KAFKA_HEAP_OPTS": _HEAP, "KAFKA_JVM_PERFORMANCE_OPTS": jvm}
-        self._service: Service
-        if engine is None:
-            self._service = ProcessService(command, reaper=reaper, directory=self._directory, environment=environment)
-        else:
-            self._service = ContainerService(
-                back_end.image,
-                command,
-                engine=engine,
-                reaper=reaper,
-                name="kafka",
-                ports=[self._ports.plaintext, *self._others()],
-                files=files,
-                files_at=_FILES_AT,
-                environment=environment,
-            )
+        home = "/opt/kafka" if back_end.engine is not None else back_end.home
+        (self._files / "server.properties").write_text(self._properties(properties or {}))
+        launch = _LAUNCH.format(home=home, data=self._data, at=self._at, user=USER, password=PASSWORD)
+        (self._files / "launch.sh").write_text(launch)
+        ports = [self._ports.plaintext, *self._others()]
+        self._launched_by("launch.sh", ports, {"KAFKA_HEAP_OPTS": _HEAP, "KAFKA_JVM_PERFORMANCE_OPTS": jvm})
 
     @property
     def bootstrap(self) -> str:
@@ -121,63 +89,24 @@ class KafkaBroker:
         async with proxy:
             yield proxy
 
-    def start(self) -> None:
-        """Start it and wait until it serves. Raises AssertionError with the end of its log where it does not."""
-        self._service.start()
-        deadline = time.monotonic() + _UP_S
-        while not _serves(self._ports.plaintext):
-            assert self._service.running(), f"Kafka has ended while it was starting:\n{self._end_of_log()}"
-            assert time.monotonic() < deadline, f"Kafka does not serve after {_UP_S} s:\n{self._end_of_log()}"
-            time.sleep(0.05)
-
-    def kill(self) -> None:
-        """SIGKILL. `start` brings it back with what it had."""
-        self._service.kill()
-
-    def stop(self) -> None:
-        """An orderly end. `start` brings it back."""
-        self._service.stop()
-
-    def restart(self) -> None:
-        """`stop`, then `start`."""
-        self.stop()
-        self.start()
-
-    def pause(self) -> None:
-        """Freeze it, as SIGSTOP does: connections stay, nobody answers, until `resume`."""
-        self._service.pause()
-
-    def resume(self) -> None:
-        """The end of `pause`. It serves again some moments later."""
-        self._service.resume()
-
-    @property
-    def running(self) -> bool:
-        return self._service.running()
-
-    def log(self) -> str:
-        """What the broker has written since it was made."""
-        return self._service.log()
-
     @property
     def version(self) -> str:
-        """As it says itself; "" before it was started."""
         return self.log().partition("Kafka version: ")[2].partition(" ")[0].strip()
 
-    def remove(self) -> None:
-        """Kill it and delete all that it kept."""
-        self._service.remove()
-        shutil.rmtree(self._directory, ignore_errors=True)
-        self._reaper.forget("directory", str(self._directory))
-
-    def _end_of_log(self) -> str:
-        return "\n".join(self.log().splitlines()[-30:])
+    def _serves(self) -> bool:
+        body = struct.pack(">hhih", 18, 0, 1, -1)  # ApiVersions, version 0, correlation 1, no client id
+        try:
+            with socket.create_connection(("127.0.0.1", self._ports.plaintext), timeout=2) as connection:
+                connection.sendall(struct.pack(">i", len(body)) + body)
+                return len(connection.recv(4)) == 4
+        except OSError:
+            return False
 
     def _others(self) -> list[int]:
         ports = self._ports
         return [ports.sasl, ports.tls, ports.sasl_tls, ports.mutual_tls, ports.proxied]
 
-    def _properties(self, bind: str, data: str, properties: Mapping[str, str]) -> str:
+    def _properties(self, properties: Mapping[str, str]) -> str:
         ports = self._ports
         served = {
             "PLAINTEXT": ("PLAINTEXT", ports.plaintext, ports.plaintext),
@@ -198,7 +127,7 @@ class KafkaBroker:
             "controller.quorum.voters": f"1@127.0.0.1:{ports.controller}",
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "PLAINTEXT",
-            "listeners": ",".join([*(f"{name}://{bind}:{port}" for name, (_, port, _) in served.items()), controller]),
+            "listeners": ",".join([*(f"{name}://{self._bind}:{port}" for name, (_, port, _) in served.items()), controller]),
             "advertised.listeners": ",".join(f"{name}://127.0.0.1:{port}" for name, (_, _, port) in served.items()),
             "listener.security.protocol.map": f"{protocols},CONTROLLER:PLAINTEXT",
             "ssl.keystore.type": "PEM",
@@ -207,7 +136,7 @@ class KafkaBroker:
             "ssl.truststore.type": "PEM",
             "ssl.truststore.certificates": _one_line(authority.ca_cert),
             "listener.name.mutualtls.ssl.client.auth": "required",
-            "log.dirs": data,
+            "log.dirs": self._data,
             "auto.create.topics.enable": "false",
             # One node, and small
             "offsets.topic.replication.factor": "1",
@@ -243,14 +172,3 @@ exec {home}/bin/kafka-server-start.sh {at}/server.properties
 
 def _one_line(pem: Path) -> str:
     return pem.read_text().strip().replace("\n", "\\n")
-
-
-def _serves(port: int) -> bool:
-    """Whether a broker answers the request that every client begins with: connections are accepted long before that."""
-    body = struct.pack(">hhih", 18, 0, 1, -1)  # ApiVersions, version 0, correlation 1, no client id
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
-            connection.sendall(struct.pack(">i", len(body)) + body)
-            return len(connection.recv(4)) == 4
-    except OSError:
-        return False

@@ -2,74 +2,41 @@
 
 import shutil
 import socket
-import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 from eventing.testing.proxy import TcpProxy
-from tests.support.authority import Authority
 from tests.support.back_ends import BackEnd
+from tests.support.brokers import Broker
 from tests.support.ports import reserve_ports
 from tests.support.reaper import Reaper
-from tests.support.services import ContainerService, ProcessService, Service
 
 __all__ = ["PASSWORD", "USER", "RabbitmqBroker"]
 
 USER: Final = "mesh"
 PASSWORD: Final = "open sesame"
-_FILES_AT: Final = "/etc/eventing-mesh-test"
 _PROGRAMS_IN_DEBIAN: Final = "/usr/lib/rabbitmq/bin"
-_UP_S: Final = 60.0
 _ALARM_S: Final = 30.0
 _LIST_WRITTEN_S: Final = 1.0
 
 
-class RabbitmqBroker:
-    """Every method that waits blocks: from a coroutine, use `asyncio.to_thread`.
-
-    Its ports stay the same through `kill`, `stop` and `start`, and so does all that is durable. USER with PASSWORD may do everything
-    in the virtual host `/`. `properties` are lines of rabbitmq.conf, `tick_ms` is how often the broker looks whether a consumer has
-    kept an event for longer than `consumer_timeout` (usually 60,000).
+class RabbitmqBroker(Broker):
+    """USER with PASSWORD may do everything in the virtual host `/`. `properties` are lines of rabbitmq.conf, `tick_ms` is how often
+    the broker looks whether a consumer has kept an event for longer than `consumer_timeout` (usually 60,000).
     """
+
+    product = "RabbitMQ"
 
     def __init__(
         self, back_end: BackEnd, reaper: Reaper, *, properties: Mapping[str, str] | None = None, tick_ms: int = 60_000
     ) -> None:
-        self.back_end = back_end
+        super().__init__(back_end, reaper)
         self.port, self.tls_port, self._distribution, self._epmd = reserve_ports(4)
-        self._directory = Path(tempfile.mkdtemp(prefix="eventing-mesh-rabbitmq-"))
-        self._reaper = reaper
-        reaper.directory(str(self._directory))
-        self.authority = Authority.create(self._directory)
-        files = self._directory / "files"
-        files.mkdir()
-        self._directory.chmod(0o755)  # the image has a user of its own
-        engine = back_end.engine
-        inside = engine is not None
-        self._data = "/tmp/eventing-mesh-data" if inside else str(self._directory / "data")
-        bind = "127.0.0.1" if engine is None or engine.shares_loopback else "0.0.0.0"
-        self._at = _FILES_AT if inside else str(files)
-        self._write(files, bind, properties or {}, tick_ms)
-        command = ["/bin/sh", f"{self._at}/launch.sh"]
-        self._service: Service
-        if engine is None:
-            self._service = ProcessService(command, reaper=reaper, directory=self._directory, environment={})
-        else:
-            self._service = ContainerService(
-                back_end.image,
-                command,
-                engine=engine,
-                reaper=reaper,
-                name="rabbitmq",
-                ports=[self.port, self.tls_port],
-                files=files,
-                files_at=_FILES_AT,
-                environment={},
-            )
+        self._write(properties or {}, tick_ms)
+        self._launched_by("launch.sh", [self.port, self.tls_port])
 
     @property
     def url(self) -> str:
@@ -95,39 +62,13 @@ class RabbitmqBroker:
         async with proxy:
             yield proxy
 
-    def start(self) -> None:
-        """Start it and wait until it serves. Raises AssertionError with the end of its log where it does not."""
-        self._service.start()
-        deadline = time.monotonic() + _UP_S
-        while not _serves(self.port):
-            assert self._service.running(), f"RabbitMQ has ended while it was starting:\n{self._end_of_log()}"
-            assert time.monotonic() < deadline, f"RabbitMQ does not serve after {_UP_S} s:\n{self._end_of_log()}"
-            time.sleep(0.05)
-
     def kill(self) -> None:
         """SIGKILL, after a moment. `start` brings it back with what it had.
 
         The moment is for RabbitMQ 3.10, which writes the list of its quorum queues twice a second: one that was made just before a
         kill is there afterwards and has no leader, for ever."""
         time.sleep(_LIST_WRITTEN_S)
-        self._service.kill()
-
-    def stop(self) -> None:
-        """An orderly end. `start` brings it back."""
-        self._service.stop()
-
-    def restart(self) -> None:
-        """`stop`, then `start`."""
-        self.stop()
-        self.start()
-
-    def pause(self) -> None:
-        """Freeze it, as SIGSTOP does: connections stay, nobody answers, until `resume`."""
-        self._service.pause()
-
-    def resume(self) -> None:
-        """The end of `pause`."""
-        self._service.resume()
+        super().kill()
 
     def memory_alarm(self) -> None:
         """It has no memory for more: whoever publishes is blocked, until `end_of_memory_alarm`. Returns when it is so."""
@@ -154,23 +95,8 @@ class RabbitmqBroker:
         return self._service.run(self._ctl(*words))
 
     @property
-    def running(self) -> bool:
-        return self._service.running()
-
-    def log(self) -> str:
-        """What the broker has written since it was made."""
-        return self._service.log()
-
-    @property
     def version(self) -> str:
-        """As it says itself; "" before it was started."""
         return self.log().partition("Starting RabbitMQ ")[2].partition(" ")[0].strip()
-
-    def remove(self) -> None:
-        """Kill it and delete all that it kept."""
-        self._service.remove()
-        shutil.rmtree(self._directory, ignore_errors=True)
-        self._reaper.forget("directory", str(self._directory))
 
     def _ctl(self, *words: str) -> list[str]:
         return ["/bin/sh", f"{self._at}/ctl.sh", *words]
@@ -183,16 +109,22 @@ class RabbitmqBroker:
                 return
             assert time.monotonic() < deadline, f"alarms after {_ALARM_S} s: {told}"
 
-    def _end_of_log(self) -> str:
-        return "\n".join(self.log().splitlines()[-30:])
+    def _serves(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
+                connection.sendall(b"AMQP\x00\x00\x09\x01")
+                return connection.recv(1) == b"\x01"  # the method Connection.Start
+        except OSError:
+            return False
 
-    def _write(self, files: Path, bind: str, properties: Mapping[str, str], tick_ms: int) -> None:
+    def _write(self, properties: Mapping[str, str], tick_ms: int) -> None:
+        files = self._files
         for name in ("ca.crt", "server.crt", "server.key"):
             shutil.copy(self._directory / name, files / name)
             (files / name).chmod(0o644)
         settings = {
-            "listeners.tcp.default": f"{bind}:{self.port}",
-            "listeners.ssl.default": f"{bind}:{self.tls_port}",
+            "listeners.tcp.default": f"{self._bind}:{self.port}",
+            "listeners.ssl.default": f"{self._bind}:{self.tls_port}",
             "ssl_options.cacertfile": f"{self._at}/ca.crt",
             "ssl_options.certfile": f"{self._at}/server.crt",
             "ssl_options.keyfile": f"{self._at}/server.key",
@@ -231,13 +163,3 @@ class RabbitmqBroker:
         (files / "ctl.sh").write_text(f'. {self._at}/environment.sh\nexec rabbitmqctl --quiet "$@"\n')
         launch = f"mkdir -p {self._data}\ncd {self._data}\nepmd &\nexec rabbitmq-server\n"
         (files / "launch.sh").write_text(f". {self._at}/environment.sh\n{launch}")
-
-
-def _serves(port: int) -> bool:
-    """Whether a broker answers the first words of a client."""
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
-            connection.sendall(b"AMQP\x00\x00\x09\x01")
-            return connection.recv(1) == b"\x01"  # the method Connection.Start
-    except OSError:
-        return False

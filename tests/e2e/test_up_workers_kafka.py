@@ -22,8 +22,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from eventing.runtime.mesh_client import MeshClient
 from eventing.testing.sinks import Answer, Received, Sink
 from tests.support.kafka.broker import KafkaBroker
+from tests.support.loop_thread import sink_thread
 from tests.support.manifests import KNATIVE
-from tests.support.sink_thread import sink_thread
 from tests.support.up import Up
 from tests.support.waiting import eventually
 

@@ -18,8 +18,8 @@ import yaml
 from eventing.cli.app import run
 from eventing.runtime.data_directory import DataDirectory
 from eventing.runtime.settings import Endpoints
+from tests.support.loop_thread import mesh_thread
 from tests.support.manifests import CHANNEL, subscription
-from tests.support.mesh_thread import mesh_thread
 from tests.support.waiting import eventually
 
 BOTH = f"{CHANNEL}---\n{subscription('http://localhost:1/')}"

@@ -13,8 +13,8 @@ import pytest
 
 from eventing.dataplane.queries import READERS_MAX
 from eventing.runtime.mesh import Mesh
+from tests.support.loop_thread import mesh_thread
 from tests.support.manifests import CHANNEL, subscription
-from tests.support.mesh_thread import mesh_thread
 from tests.support.waiting import eventually
 
 CONTRACT = Path(__file__).resolve().parents[2] / "docs" / "api" / "journal.openapi.json"

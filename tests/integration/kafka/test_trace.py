@@ -13,9 +13,8 @@ from eventing.journal.documents import Match, Trace
 from eventing.runtime.mesh import Mesh
 from eventing.testing.sinks import Answer
 from tests.support.kafka.broker import KafkaBroker
-from tests.support.mesh_thread import mesh_thread
+from tests.support.loop_thread import mesh_thread, sink_thread
 from tests.support.questions import applied, post, run_command, traced
-from tests.support.sink_thread import sink_thread
 from tests.support.up import Subscriber, Up
 from tests.support.waiting import eventually
 

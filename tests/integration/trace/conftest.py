@@ -6,9 +6,8 @@ import pytest
 
 from eventing.runtime.mesh import Mesh
 from eventing.testing.sinks import Sink
-from tests.support.mesh_thread import mesh_thread
+from tests.support.loop_thread import mesh_thread, sink_thread
 from tests.support.questions import Eventing, run_command
-from tests.support.sink_thread import sink_thread
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from eventing.journal import Rule
 from eventing.journal.documents import Delivery, Trace
 from eventing.runtime.mesh import Mesh
 from eventing.testing.sinks import Answer, Sink
-from tests.support.mesh_thread import mesh_thread
+from tests.support.loop_thread import mesh_thread
 from tests.support.questions import REPLY, Eventing, applied, dead_letter, ended, manifest, post, run_command, traced
 from tests.support.waiting import eventually
 

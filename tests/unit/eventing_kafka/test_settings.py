@@ -1,19 +1,11 @@
 """What ConfigMap and Secret come to, and what people are told who have written them wrongly."""
 
-import datetime as dt
-import ssl
-import tempfile
-from pathlib import Path
-
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from eventing.back_end_settings import SettingsError
 from eventing.channels import BackEndSettings
 from eventing_kafka.settings import KafkaSettings, bootstrap_servers
+from tests.support.authority import Authority
 
 PASSWORD = "hunter2-not-to-be-seen"
 
@@ -26,26 +18,8 @@ def with_secret(**data: str | bytes) -> BackEndSettings:
 
 
 @pytest.fixture(scope="module")
-def pair() -> tuple[str, str]:
-    """A certificate and its key, PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "orders")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode()
-    return certificate.public_bytes(serialization.Encoding.PEM).decode(), private
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority.create(tmp_path_factory.mktemp("pki"))
 
 
 def test_plain() -> None:
@@ -65,27 +39,20 @@ def test_sasl_with_plain_where_no_mechanism_is_named() -> None:
     }
 
 
-def test_tls_with_a_certificate_of_ours_leaves_no_file(
-    pair: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    certificate, key = pair
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    settings = KafkaSettings.read(
-        with_secret(protocol="SASL_SSL", mechanism="SCRAM-SHA-512", user="u", password=PASSWORD, ca=certificate,
-                    certificate=certificate, key=key)
-    )  # fmt: skip
+def test_sasl_and_tls_with_a_certificate_of_ours(pki: Authority) -> None:
+    ca, certificate, key = (path.read_bytes() for path in (pki.ca_cert, pki.client_cert, pki.client_key))
+    given = with_secret(protocol="SASL_SSL", mechanism="SCRAM-SHA-512", user="someone", password=PASSWORD, ca=ca,
+                        certificate=certificate, key=key)  # fmt: skip
+    settings = KafkaSettings.read(given)
     options = settings.client_options()
-    context = options["ssl_context"]
-    assert isinstance(context, ssl.SSLContext)
-    assert context.check_hostname
-    assert len(context.get_ca_certs()) == 1
-    assert list(tmp_path.iterdir()) == []
+    assert options["ssl_context"] is settings.context()
     assert options["sasl_mechanism"] == "SCRAM-SHA-512"
-    assert settings.client_options()["ssl_context"] is context, "one context for all clients"
+    for secret in ("someone", PASSWORD, "BEGIN"):
+        assert secret not in f"{settings} {settings!r}"
 
 
-def test_knatives_word_for_no_certificate_of_ours(pair: tuple[str, str]) -> None:
-    settings = KafkaSettings.read(with_secret(protocol="SSL", ca=pair[0], skip="true", key="anything"))
+def test_knatives_word_for_no_certificate_of_ours(pki: Authority) -> None:
+    settings = KafkaSettings.read(with_secret(protocol="SSL", ca=pki.ca_cert.read_bytes(), skip="true", key="anything"))
     assert settings.tls.certificate == settings.tls.key == ""
 
 
@@ -128,9 +95,6 @@ def test_settings_of_topics_do_not_divide_clients() -> None:
             "key password: it is not UTF-8",
         ),
         (with_secret(protocol="SSL", ca=PASSWORD), "InvalidSecret", "key ca.crt: no certificates in PEM"),
-        (with_secret(protocol="SSL", key=PASSWORD), "InvalidSecret", "key user.crt: it is not there"),
-        (with_secret(protocol="SSL", certificate=PASSWORD), "InvalidSecret", "key user.key: it is not there"),
-        (with_secret(protocol="SSL", certificate=PASSWORD, key=PASSWORD), "InvalidSecret", "keys user.crt and user.key"),
     ],
 )
 def test_what_is_wrong_is_said_with_the_object_and_the_key(given: BackEndSettings, reason: str, words: str) -> None:
@@ -142,23 +106,6 @@ def test_what_is_wrong_is_said_with_the_object_and_the_key(given: BackEndSetting
     while chain is not None:
         assert PASSWORD not in f"{chain} {chain!r}"
         chain = chain.__cause__ or (None if chain.__suppress_context__ else chain.__context__)
-
-
-def test_an_encrypted_key_is_not_asked_for_at_the_terminal(pair: tuple[str, str]) -> None:
-    key = serialization.load_pem_private_key(pair[1].encode(), None).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"secret")
-    )
-    with pytest.raises(SettingsError, match="the private key is encrypted"):
-        KafkaSettings.read(with_secret(protocol="SSL", certificate=pair[0], key=key))
-
-
-def test_secrets_are_not_shown(pair: tuple[str, str]) -> None:
-    certificate, key = pair
-    settings = KafkaSettings.read(
-        with_secret(protocol="SASL_SSL", user="someone", password=PASSWORD, certificate=certificate, key=key)
-    )
-    for secret in ("someone", PASSWORD, "BEGIN"):
-        assert secret not in f"{settings} {settings!r}"
 
 
 @pytest.mark.parametrize(

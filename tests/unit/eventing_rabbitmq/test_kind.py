@@ -1,16 +1,15 @@
 """RabbitmqChannel as it is admitted; and what it and its subscriptions are called in RabbitMQ."""
 
-import copy
 from typing import Any
 
 import pytest
 
-from eventing.errors import InvalidObjectError
 from eventing.resources.crds import crd
-from eventing.resources.kinds import Admission, Object
+from eventing.resources.kinds import Object
 from eventing.resources.subscribers import Subscriber
 from eventing_rabbitmq.kind import RABBITMQ_CHANNEL
 from eventing_rabbitmq.names import delay_queue_arguments, delay_queues, exchange_of, queue_arguments, queue_of
+from tests.support.admission import admitted, refused
 
 UID = "5d1e0f0e-7a43-4d3b-9c11-1b6a0a6a4c55"
 
@@ -20,52 +19,39 @@ def channel(spec: dict[str, Any] | None = None, annotations: dict[str, str] | No
     return {"apiVersion": RABBITMQ_CHANNEL.api_version, "kind": "RabbitmqChannel", "metadata": metadata, "spec": spec or {}}
 
 
-def admitted(obj: Object, old: Object | None = None) -> Object:
-    obj = copy.deepcopy(obj)
-    admission = Admission("somebody", "CREATE" if old is None else "UPDATE")
-    RABBITMQ_CHANNEL.default(obj, admission)
-    RABBITMQ_CHANNEL.validate(obj, old, admission)
-    return obj
-
-
-def refused(obj: Object, old: Object | None = None) -> str:
-    with pytest.raises(InvalidObjectError) as caught:
-        admitted(obj, old)
-    assert caught.value.causes
-    return str(caught.value)
-
-
 @pytest.mark.parametrize("spec", [{}, {"queueType": ""}])
 def test_defaults(spec: dict[str, Any]) -> None:
-    made = admitted(channel(spec))
+    made = admitted(RABBITMQ_CHANNEL, channel(spec))
     assert made["spec"] == {"queueType": "quorum"}
     assert made["metadata"]["annotations"] == {"messaging.knative.dev/subscribable": "v1"}
 
 
 def test_faults() -> None:
-    assert refused(channel({"queueType": "stream"})) == (
+    assert refused(RABBITMQ_CHANNEL, channel({"queueType": "stream"})) == (
         "invalid value: stream: spec.queueType\nexpected either 'quorum' or 'classic'"
     )
-    assert refused(channel(annotations={"eventing.knative.dev/scope": "world"})) == (
+    assert refused(RABBITMQ_CHANNEL, channel(annotations={"eventing.knative.dev/scope": "world"})) == (
         "invalid value: world: metadata.annotations.[eventing.knative.dev/scope]\nexpected either 'cluster' or 'namespace'"
     )
-    assert refused(channel({"subscribers": [{"uid": "u"}]})).startswith("missing field(s): spec.subscribable.subscriber[0]")
+    assert refused(RABBITMQ_CHANNEL, channel({"subscribers": [{"uid": "u"}]})).startswith(
+        "missing field(s): spec.subscribable.subscriber[0]"
+    )
 
 
 def test_the_type_of_the_queues_is_immutable() -> None:
-    before = admitted(channel())
-    assert refused(channel({"queueType": "classic"}), before) == (
+    before = admitted(RABBITMQ_CHANNEL, channel())
+    assert refused(RABBITMQ_CHANNEL, channel({"queueType": "classic"}), before) == (
         'Immutable fields changed (-old +new): spec\n{v1beta1.RabbitmqChannelSpec}.QueueType:\n\t-: "quorum"\n\t+: "classic"\n'
     )
-    assert admitted(channel({"delivery": {"retry": 3}}, {"eventing-mesh.dev/journal-data": "omit"}), before)
-    assert admitted(channel({"queueType": "quorum"}), channel())
+    assert admitted(RABBITMQ_CHANNEL, channel({"delivery": {"retry": 3}}, {"eventing-mesh.dev/journal-data": "omit"}), before)
+    assert admitted(RABBITMQ_CHANNEL, channel({"queueType": "quorum"}), channel())
 
 
 def test_a_name_that_is_too_long_for_rabbitmq() -> None:
-    longest = admitted(channel(name="n" * 192))
+    longest = admitted(RABBITMQ_CHANNEL, channel(name="n" * 192))
     names = [exchange_of(longest), *delay_queues(queue_of(longest, UID))]
     assert max(len(name) for name in names) == 255
-    assert "metadata.name" in refused(channel(name="n" * 193))
+    assert "metadata.name" in refused(RABBITMQ_CHANNEL, channel(name="n" * 193))
 
 
 def test_definition() -> None:

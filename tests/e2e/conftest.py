@@ -1,4 +1,4 @@
-"""What the tests with the real kubectl share: one API server for a module, a namespace for a test."""
+"""What these tests share: a subscriber; for those with the real kubectl, one API server for a module, a namespace for a test."""
 
 import re
 from collections.abc import Iterator
@@ -7,6 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.api_server import Kubectl, serving
+from tests.support.up import Subscriber
+
+
+@pytest.fixture
+def subscriber() -> Iterator[Subscriber]:
+    with Subscriber() as taking:
+        yield taking
 
 
 @pytest.fixture(scope="module")

@@ -48,12 +48,6 @@ def kubectl_here(kubectl: Path, mesh: Up, tmp_path: Path) -> Iterator[MeshKubect
     run("delete", "subscriptions,channels", "--all", "--wait=true", "--timeout=20s")
 
 
-@pytest.fixture
-def subscriber() -> Iterator[Subscriber]:
-    with Subscriber() as taking:
-        yield taking
-
-
 def test_what_is_applied_becomes_ready_and_is_shown_as_knative_shows_it(
     kubectl_here: MeshKubectl, subscriber: Subscriber
 ) -> None:

@@ -1,15 +1,20 @@
 """RabbitMQ behind the mesh, as a user has it: `eventing up --rabbitmq`, the real kubectl, and a data plane that is killed."""
 
 import base64
-import os
-import signal
 import subprocess
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.back_ends import (
+    event,
+    is_listed,
+    nothing_is_lost_with_a_data_plane,
+    says_what_to_install,
+    subscription_of,
+    without_module,
+)
 from tests.support.api_server import Kubectl
 from tests.support.manifests import CHANNEL, subscription
 from tests.support.rabbitmq.broker import PASSWORD, RabbitmqBroker
@@ -26,29 +31,6 @@ metadata:
 spec:
   queueType: {queue_type}
 """
-SUBSCRIPTION = """
-apiVersion: messaging.knative.dev/v1
-kind: Subscription
-metadata:
-  name: {name}
-spec:
-  channel:
-    apiVersion: messaging.knative.dev/v1beta1
-    kind: RabbitmqChannel
-    name: {name}
-  subscriber:
-    uri: {url}
-"""
-
-
-@pytest.fixture
-def subscriber() -> Iterator[Subscriber]:
-    with Subscriber() as taking:
-        yield taking
-
-
-def event(identity: str) -> dict[str, str]:
-    return {"ce-specversion": "1.0", "ce-type": "t", "ce-source": "/s", "ce-id": identity}
 
 
 @pytest.mark.rabbitmq
@@ -61,30 +43,15 @@ def test_from_kubectl_apply_to_a_data_plane_that_is_killed(
     with Up(tmp_path / "data", f"--rabbitmq={rabbitmq.url}") as mesh:
         k = Kubectl(kubectl, mesh.ready().data_dir / "kubeconfig", tmp_path)
         given = RABBITMQ_CHANNEL.format(name=name, queue_type=queue_type)
-        k("apply", "-f", "-", given=f"{given}---{SUBSCRIPTION.format(name=name, url=subscriber.url)}")
+        k("apply", "-f", "-", given=f"{given}---{subscription_of('RabbitmqChannel', name, subscriber.url)}")
         k("wait", "--for=condition=Ready", f"rabbitmqchannel/{name}", f"subscription/{name}", "--timeout=18s")
-        header, row = (line.split() for line in k("get", "rmqc", name).splitlines())
-        assert header == ["NAME", "READY", "REASON", "URL", "AGE"]
-        assert row[:3] == [name, "True", f"{mesh.endpoints['ingress']}/default/{name}"]
-        assert name in k("get", "rabbitmqchannels,channels", "-o", "name")
+        is_listed(k, mesh, "rmqc", name)
 
         other = "classic" if queue_type == "quorum" else "quorum"
         refused = k("patch", "rmqc", name, "--type=merge", "-p", f'{{"spec":{{"queueType":"{other}"}}}}', code=1)
         assert "Immutable fields changed (-old +new): spec" in refused
 
-        assert mesh.post(f"/default/{name}", event("before"), b"{}").status == 202
-        subscriber.get("before")
-        # 202 is RabbitMQ's word: the data plane may die the moment after.
-        before = mesh.children()["DataPlaneRole"]
-        ids = [f"at-the-kill-{number}" for number in range(5)]
-        for identity in ids:
-            assert mesh.post(f"/default/{name}", event(identity), b"{}").status == 202
-        os.kill(before, signal.SIGKILL)
-        eventually(lambda: mesh.children().get("DataPlaneRole", before) != before, "a new data plane")
-        arrived: set[str] = set()
-        while not set(ids) <= arrived:
-            headers, _ = subscriber.received.get(timeout=60)
-            arrived.add(headers["ce-id"])
+        nothing_is_lost_with_a_data_plane(mesh, subscriber, name)
 
         k("delete", "rmqc,subscription", name, "--timeout=18s")
         assert mesh.stop() == 0, mesh.log
@@ -143,24 +110,15 @@ def test_a_url_that_is_none_is_said_before_anything_starts(tmp_path: Path) -> No
         assert not mesh.data_dir.exists()
 
 
-@pytest.fixture
-def no_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after `pip install eventing-mesh`, without the extra."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text("import sys\nsys.modules['pamqp'] = None\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-
-
-@pytest.mark.usefixtures("no_client")
-def test_without_the_client_the_rest_works_and_it_is_said_what_to_install(tmp_path: Path, subscriber: Subscriber) -> None:
-    with Up(tmp_path / "data", "--rabbitmq=amqp://rabbitmq") as mesh:
-        assert mesh.process.wait(20) == 1
-        assert "pip install 'eventing-mesh[rabbitmq]'" in mesh.log
-    manifests = f"{CHANNEL}---\n{subscription(subscriber.url)}---{RABBITMQ_CHANNEL.format(name='later', queue_type='quorum')}"
-    with Up(tmp_path / "data", "-f", "-", stdin=manifests) as mesh:
-        subscriber.get(mesh.ready().send_until_due())
-        eventually(lambda: "BackEndNotInstalled" in mesh.run("get", "rmqc", "later"), "the reason")
-        assert "pip install 'eventing-mesh[rabbitmq]'" in mesh.run("describe", "rmqc", "later")
-        assert mesh.post("/default/later", event("1"), b"{}").status == 503
-        mesh.run("delete", "rmqc", "later")
-        assert mesh.stop() == 0, mesh.log
+def test_without_the_client_the_rest_works_and_it_is_said_what_to_install(
+    tmp_path: Path, subscriber: Subscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_module("pamqp", tmp_path, monkeypatch)
+    says_what_to_install(
+        tmp_path / "data",
+        subscriber,
+        "--rabbitmq=amqp://rabbitmq",
+        "rabbitmq",
+        "rmqc",
+        RABBITMQ_CHANNEL.format(name="later", queue_type="quorum"),
+    )

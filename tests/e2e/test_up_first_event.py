@@ -3,7 +3,6 @@
 import json
 import signal
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,12 +21,6 @@ EVENT = {
 }
 CHANNELS = "/apis/messaging.knative.dev/v1/namespaces/default/channels"
 SUBSCRIPTIONS = "/apis/messaging.knative.dev/v1/namespaces/default/subscriptions"
-
-
-@pytest.fixture
-def subscriber() -> Iterator[Subscriber]:
-    with Subscriber() as taking:
-        yield taking
 
 
 def test_an_event_goes_from_curl_to_its_subscriber_and_its_way_is_shown(tmp_path: Path, subscriber: Subscriber) -> None:

@@ -411,9 +411,9 @@ class RabbitmqCursor(DurableCursor[RabbitmqLease]):
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, _BACKOFF_S[1])
 
-    async def _declare(self, way: "Way") -> None:
+    async def _declare(self, way: "Way", *, deleted: bool = False) -> None:
         await way.topology.exchange()
-        await way.topology.queue(self.subscriber)
+        await way.topology.queue(self.subscriber, deleted=deleted)
         self._channel.incomplete.discard(self.subscriber.uid)
 
     async def _consume(self, amqp: AmqpChannel) -> None:
@@ -487,7 +487,7 @@ class RabbitmqCursor(DurableCursor[RabbitmqLease]):
             if self._renew.is_set() and not amqp.ended.done():
                 self._renew.clear()
                 if not self._consuming:
-                    await self._declare(way)
+                    await self._declare(way, deleted=True)
                 if not self._consuming or self._prefetch != self._wanted:
                     await self._consume(amqp)
             elif len(self._known) - len(self._ready) < self._held // 16 and self._held > _HELD[0]:

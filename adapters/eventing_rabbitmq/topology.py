@@ -6,6 +6,7 @@ since events that are acknowledged meanwhile would be due to nobody.
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from eventing_rabbitmq.names import delay_queue, delay_queue_arguments, exchange
 __all__ = ["NOT_FOUND", "Topology"]
 
 NOT_FOUND: Final = 404
+_GONE_S: Final = (0.05, 0.5)  # how often, and how long, one looks whether a queue is gone of which that was said
 
 
 class Topology:
@@ -36,15 +38,17 @@ class Topology:
         """The exchange exists."""
         await self._call(commands.Exchange.Declare(exchange=exchange_of(self._channel), exchange_type="fanout", durable=True))
 
-    async def queue(self, subscriber: Subscriber) -> None:
+    async def queue(self, subscriber: Subscriber, *, deleted: bool = False) -> None:
         """The subscription's queue exists and is bound; with other arguments than it would be made with today, it stays as it
-        is."""
+        is. `deleted`: the broker has just said that it is."""
         name = queue_of(self._channel, subscriber.uid)
-        try:
-            await self._call(commands.Queue.Declare(queue=name, passive=True))
-        except BrokerError as error:
-            if error.code != NOT_FOUND:
-                raise
+        there = await self._exists(name)
+        # RabbitMQ 4 says that a quorum queue is deleted a moment before it is: it may be declared and bound still, and then goes.
+        end = time.monotonic() + _GONE_S[1]
+        while there and deleted and time.monotonic() < end:
+            await asyncio.sleep(_GONE_S[0])
+            there = await self._exists(name)
+        if not there:
             connection = await self._line.connected()
             limited = not connection.version.startswith("3.")
             arguments = queue_arguments(self._channel, subscriber, no_delivery_limit=limited)
@@ -61,6 +65,15 @@ class Topology:
         """How many messages of a queue are not handed out, and how many consumers it has."""
         answer = await self._call(commands.Queue.Declare(queue=queue, passive=True))
         return answer.message_count or 0, answer.consumer_count or 0
+
+    async def _exists(self, queue: str) -> bool:
+        try:
+            await self._call(commands.Queue.Declare(queue=queue, passive=True))
+        except BrokerError as error:
+            if error.code != NOT_FOUND:
+                raise
+            return False
+        return True
 
     async def _declare(self, name: str, arguments: Mapping[str, Any]) -> None:
         await self._call(commands.Queue.Declare(queue=name, durable=True, arguments=dict(arguments)))

@@ -5,6 +5,7 @@ in what it differs. What is gone is made again, and the log says that events wer
 """
 
 import logging
+import shlex
 from typing import Final
 
 from eventing.back_end_settings import SettingsError
@@ -164,7 +165,9 @@ async def _other_queue(
         text = (
             f"queue {queue} was made before RabbitMQ 4, which drops an event after 20 deliveries unless a policy says otherwise"
         )
-        hint = "rabbitmqctl set_policy no-delivery-limit '^rabbitmq\\.' '{\"delivery-limit\": -1}' --apply-to quorum_queues"
+        vhost = f" -p {shlex.quote(administration.settings.vhost)}" if administration.settings.vhost != "/" else ""
+        policy = "no-delivery-limit '^rabbitmq\\.' '{\"delivery-limit\": -1}' --apply-to quorum_queues"
+        hint = f"rabbitmqctl set_policy{vhost} {policy}"
         variants.append((without, True, f"{text}: {hint}"))
     if ordered:
         several = {name: value for name, value in wanted.items() if name != _SINGLE}

@@ -5,6 +5,7 @@ import platform
 import signal
 import socket
 import subprocess
+import time
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from tests.support.reaper import Reaper
 __all__ = ["ContainerService", "Engine", "ProcessService", "Service"]
 
 _STOP_S = 20
+_PAUSE_S = 20
 
 
 class Service(Protocol):
@@ -146,7 +148,19 @@ class ContainerService:
         self._container.stop(timeout=_STOP_S)
 
     def pause(self) -> None:
-        self._container.pause()
+        import docker
+
+        # The engine gives up after a while where processes of the container are just being started: seen on a busy machine.
+        deadline = time.monotonic() + _PAUSE_S
+        while True:
+            try:
+                self._container.pause()
+            except docker.errors.APIError as error:
+                if "unable to freeze" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
 
     def resume(self) -> None:
         self._container.unpause()

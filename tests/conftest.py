@@ -17,13 +17,13 @@ from tests.support.docker import compose
 from tests.support.kafka import fixtures as kafka_fixtures
 from tests.support.kafka.back_end import KAFKA
 from tests.support.rabbitmq import fixtures as rabbitmq_fixtures
-from tests.support.rabbitmq.back_end import RABBITMQ
+from tests.support.rabbitmq.back_end import RABBITMQ, missing_versions, versions
 from tests.support.services import Engine
 
 reaper = back_ends.reaper
 kafka, private_kafka = kafka_fixtures.kafka, kafka_fixtures.private_kafka
 rabbitmq, private_rabbitmq = rabbitmq_fixtures.rabbitmq, rabbitmq_fixtures.private_rabbitmq
-BROKERS = (KAFKA, RABBITMQ)
+rabbitmq_back_end, session_rabbitmqs = rabbitmq_fixtures.rabbitmq_back_end, rabbitmq_fixtures.session_rabbitmqs
 
 # A failing example prints how to run it again; two shared cores are no place for per-example deadlines.
 settings.register_profile("mesh", print_blob=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -84,6 +84,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         paths, _ = TOOLS["kubectl"]
         names = [_version(path) for path in paths] or ["none"]
         metafunc.parametrize("kubectl", paths or [None], ids=names, indirect=True, scope="module")
+    rabbitmq_fixtures.with_each_version(metafunc)
 
 
 @pytest.hookimpl(trylast=True)  # after -k and -m
@@ -94,10 +95,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             config.stash[_KUBECTL_VERSIONS] = [_version(path) for path in paths]
         if needing and not paths:
             _leave_out(config, needing, tool, remedy)
-    for broker in BROKERS:
-        needing = [item for item in items if item.get_closest_marker(broker.name)]
-        if needing and broker.found is None:  # only asked for where it is needed: it takes a moment
-            _leave_out(config, needing, broker.name, broker.remedy)
+    needing = [item for item in items if item.get_closest_marker("kafka")]
+    if needing and KAFKA.found is None:  # only asked for where it is needed: it takes a moment
+        _leave_out(config, needing, "kafka", KAFKA.remedy)
+    needing = [item for item in items if item.get_closest_marker("rabbitmq")]
+    if needing and not versions():
+        _leave_out(config, needing, "rabbitmq", RABBITMQ.remedy)
+    elif needing:
+        for version in missing_versions():
+            _without(config, f"RabbitMQ {version.version}", version.remedy)
     needing = [item for item in items if item.get_closest_marker("docker")]
     if needing and (remedy := compose.missing()):
         _leave_out(config, needing, "docker", remedy, must=IN_CI and Engine.find() is not None)
@@ -109,6 +115,13 @@ def _leave_out(config: pytest.Config, needing: list[pytest.Item], tool: str, rem
     config.stash[_LEFT_OUT].append((tool, remedy, [item.nodeid for item in needing]))
     for item in needing:
         item.add_marker(pytest.mark.skip(reason=f"needs {tool}, which is not here"))
+
+
+def _without(config: pytest.Config, what: str, remedy: str) -> None:
+    """What tests run with is not all here; each runs with the rest. Without an engine CI has one version, the machine's own."""
+    if IN_CI and Engine.find() is not None:
+        raise pytest.UsageError(f"there is no {what} here, and in CI the tests run with it: {remedy}")
+    config.stash[_LEFT_OUT].append((what, remedy, ["the tests ran without it"]))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

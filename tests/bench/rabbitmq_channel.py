@@ -31,7 +31,7 @@ from tests.bench.configuring import ConfiguredMesh, Entrance  # noqa: E402
 from tests.bench.report import grid  # noqa: E402
 from tests.bench.rounds import Rig, Throughput, throughputs  # noqa: E402
 from tests.bench.systems import Case, System, python, read_port  # noqa: E402
-from tests.support.rabbitmq.back_end import RABBITMQ  # noqa: E402
+from tests.support.rabbitmq.back_end import RABBITMQ, versions  # noqa: E402
 from tests.support.rabbitmq.broker import RabbitmqBroker  # noqa: E402
 from tests.support.reaper import Reaper  # noqa: E402
 
@@ -49,7 +49,7 @@ _AT_A_TIME: Final = 2_000
 
 def section(quick: bool) -> list[str]:
     """The part of docs/benchmarks.md."""
-    back_end = RABBITMQ.found
+    back_end = next(iter(versions().values()), None)
     if back_end is None:
         return said(TITLE, "", f"Left out, since there was no RabbitMQ: {RABBITMQ.remedy}.")
     with ExitStack() as stack:

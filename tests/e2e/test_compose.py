@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.support.back_ends import BackEnd
 from tests.support.docker.compose import Compose
 from tests.support.up import Subscriber
 from tests.support.waiting import eventually
@@ -110,8 +111,8 @@ def test_an_event_goes_through_kafka_and_outlives_down(compose: Compose, tmp_pat
         subscriber.get("second", START_S)
 
 
-def test_an_event_goes_through_rabbitmq(compose: Compose) -> None:
-    with Subscriber(host="") as subscriber:
+def test_an_event_goes_through_rabbitmq(rabbitmq_back_end: BackEnd) -> None:
+    with Compose(rabbitmq_back_end) as compose, Subscriber(host="") as subscriber:
         compose.run("--profile", "rabbitmq", "up", "-d", "--no-build", "--no-deps", "rabbitmq", "mesh")
         ready(compose)
         given = OBJECTS.replace("PORT", str(subscriber.port)).replace("KafkaChannel", "RabbitmqChannel")

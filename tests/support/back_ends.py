@@ -45,13 +45,15 @@ class BackEnd:
 @dataclass(frozen=True)
 class BackEndFinder:
     """How one comes by a broker. `build`, called with `where`, prints the home and the name of the image that it would build;
-    `official` is an image that serves as well. `runs` says whether what is in a home can be run here."""
+    `official` is an image that serves as well. `runs` says whether what is in a home can be run here. `version` goes to `build` where
+    there are several."""
 
     name: str  # the marker and the fixture
     build: Path
     official: str
     remedy: str
     runs: Callable[[Path], bool] = Path.is_dir
+    version: str = ""
 
     @functools.cached_property
     def found(self) -> BackEnd | None:
@@ -60,7 +62,8 @@ class BackEndFinder:
         wanted = os.environ.get(variable, "")
         if wanted not in {"", "docker", "process"}:
             raise pytest.UsageError(f"${variable} is docker or process, not {wanted!r}")
-        told = subprocess.run(["bash", str(self.build), "where"], capture_output=True, text=True, check=True, timeout=20).stdout
+        command = ["bash", str(self.build), "where", self.version]
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
         home, built = told.splitlines()
         if wanted != "process" and (engine := Engine.find()):
             if named := os.environ.get(f"{variable}_IMAGE"):
@@ -68,7 +71,7 @@ class BackEndFinder:
             for image in (built, self.official):
                 if engine.has(image):
                     return BackEnd(engine, image)
-        if wanted != "docker" and self.runs(Path(home)):
+        if wanted != "docker" and home and self.runs(Path(home)):
             return BackEnd(home=home)
         return None
 

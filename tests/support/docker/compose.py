@@ -12,9 +12,10 @@ from typing import Final, Self
 
 import yaml
 
+from tests.support.back_ends import BackEnd
 from tests.support.kafka.back_end import KAFKA
 from tests.support.ports import reserve_ports
-from tests.support.rabbitmq.back_end import RABBITMQ
+from tests.support.rabbitmq.back_end import RABBITMQ, versions
 
 __all__ = ["Compose", "missing"]
 
@@ -42,9 +43,10 @@ def missing() -> str:
     """
     if not compose_command():
         return "install Docker Compose"
-    for broker in (KAFKA, RABBITMQ):
-        if broker.found is None or not broker.found.image:
-            return broker.remedy
+    if KAFKA.found is None or not KAFKA.found.image:
+        return KAFKA.remedy
+    if not versions() or not all(each.image for each in versions().values()):
+        return RABBITMQ.remedy
     if not os.environ.get(_IMAGE):
         return f"build the mesh's image and give its name: {_IMAGE}=$(bash tests/support/docker/mesh.sh)"
     return ""
@@ -53,13 +55,12 @@ def missing() -> str:
 class Compose:
     """One project of the Compose file, with the images that are here. What is left of it at the end is removed, volumes too."""
 
-    def __init__(self) -> None:
+    def __init__(self, rabbitmq: BackEnd | None = None) -> None:
+        """`rabbitmq` is one of the versions that are here, by default the oldest."""
         self.ingress_port, self.api_port, self.metrics_port, kafka_port = reserve_ports(4)
         self.project = f"eventing-mesh-test-{uuid.uuid4().hex[:12]}"
-        kafka, rabbitmq = KAFKA.found, RABBITMQ.found
-        assert kafka is not None and rabbitmq is not None, (
-            f"a test that uses Compose must be marked with pytest.mark.docker; {missing()}"
-        )
+        assert not missing(), f"a test that uses Compose must be marked with pytest.mark.docker; {missing()}"
+        kafka, rabbitmq = KAFKA.get(), rabbitmq or next(iter(versions().values()))
         self._command = [*compose_command(), "-f", str(_FILE)]
         self._environment = os.environ | {
             "COMPOSE_PROJECT_NAME": self.project,

@@ -65,7 +65,7 @@ class RabbitmqBroker(Broker):
     def kill(self) -> None:
         """SIGKILL, after a moment. `start` brings it back with what it had.
 
-        The moment is for RabbitMQ 3.10, which writes the list of its quorum queues twice a second: one that was made just before a
+        The moment is for RabbitMQ, which writes the list of its quorum queues twice a second: one that was made just before a
         kill is there afterwards and has no leader, for ever."""
         time.sleep(_LIST_WRITTEN_S)
         super().kill()

@@ -1,6 +1,6 @@
 """Subscriptions and channels that are changed through the API while events come in, and what is due to whom meanwhile.
 
-What the mesh promises (design: Ready means that every event accepted from now on is due; an edit applies from the next attempt; a
+What the mesh promises (docs/architecture.md, docs/delivery.md: Ready means that every event accepted from now on is due; an edit applies from the next attempt; a
 deletion drops what is pending; a recreated Subscription is a new one) is written down as it is observed, by the numbers of events:
 each Subscription has a timeline of no / may / due, each of its addresses a number from which nothing may reach it any more.
 """

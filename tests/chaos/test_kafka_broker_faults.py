@@ -14,6 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from eventing.testing.sinks import Answer
 from eventing_kafka.names import topic_of
 from tests.chaos.kafka_rig import kafka_rig
+from tests.chaos.scenes import absent_at_the_start, broker_killed_and_started, connections_cut_and_half_open
 from tests.support.kafka.broker import KafkaBroker
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
@@ -30,17 +31,7 @@ async def test_killed_and_started_under_load(tmp_path: Path, broker: KafkaBroker
     async with kafka_rig(tmp_path / "data", broker.bootstrap, 1) as rig:
         await rig.subscribe()
         await rig.recorded()
-        async with rig.load():
-            await rig.traffic.until(100)
-            rig.fault()
-            await asyncio.to_thread(broker.kill)
-            await rig.until_refused()
-            await asyncio.to_thread(broker.start)
-            await rig.traffic.until(100)
-        ends = await rig.balance()
-        assert ends["delivered"] >= 300
-        assert rig.traffic.statuses <= {202, 503}
-        await rig.stop()
+        await broker_killed_and_started(rig, broker)
 
 
 async def test_frozen_for_half_a_minute(tmp_path: Path, broker: KafkaBroker) -> None:
@@ -68,43 +59,13 @@ async def test_frozen_for_half_a_minute(tmp_path: Path, broker: KafkaBroker) -> 
 
 async def test_connections_cut_and_half_open(tmp_path: Path, kafka: KafkaBroker) -> None:
     async with kafka.proxy() as proxy, kafka_rig(tmp_path / "data", f"127.0.0.1:{proxy.port}", 3) as rig:
-        await rig.subscribe()
-        async with rig.load():
-            await rig.traffic.until(50)
-            for _ in range(3):
-                rig.fault()
-                proxy.cut()
-                await rig.traffic.until(30)
-            rig.fault()
-            proxy.cut_after(20_000)  # in the middle of a request or an answer
-            await rig.traffic.until(100)
-            rig.fault()
-            proxy.half_open()
-            await rig.until_refused()
-            rig.fault()
-            await proxy.resume()
-            proxy.cut()  # what hung is of no use any more
-            await rig.traffic.until(50)
-        ends = await rig.balance()
-        assert ends["delivered"] >= 300
-        await rig.stop()
+        await connections_cut_and_half_open(rig, proxy)
 
 
 async def test_absent_at_the_start(tmp_path: Path, private_kafka: Callable[[], KafkaBroker]) -> None:
     broker = private_kafka()
     async with kafka_rig(tmp_path / "data", broker.bootstrap, 4, ready=False) as rig:
-        condition = await rig.until_condition("False")
-        assert broker.bootstrap in condition["message"], condition
-        subscribing = asyncio.create_task(rig.changes.subscribe("ordered", ordered=True))
-        await asyncio.to_thread(broker.start)
-        await rig.changes.channel_ready()
-        await subscribing
-        async with rig.load():
-            await rig.traffic.until(50)
-        ends = await rig.balance()
-        assert ends["delivered"] >= 50
-        assert ends["again"] == 0
-        await rig.stop()
+        await absent_at_the_start(rig, broker, broker.bootstrap)
 
 
 async def test_its_topic_is_deleted(tmp_path: Path, kafka: KafkaBroker) -> None:

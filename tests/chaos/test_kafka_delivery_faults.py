@@ -12,58 +12,35 @@ from aiokafka import AIOKafkaProducer
 from eventing.back_end_settings import SETTINGS_NAMESPACE
 from eventing.resources.core import SECRET
 from eventing.resources.kinds import Object
-from eventing.testing.sinks import Answer, Received
 from eventing_kafka import names
 from tests.chaos.kafka_rig import KafkaRig, kafka_rig
+from tests.chaos.scenes import IMPATIENT, poison_events
 from tests.support.kafka.broker import PASSWORD, USER, KafkaBroker
 
-GARBAGE = 5
 FAILED = "Failed authentication"  # in the broker's log
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
 
 
 async def test_poison_events_hold_up_nobody(tmp_path: Path, kafka: KafkaBroker) -> None:
-    """Every fourth event is refused for ever, and some records of the topic are no events: all others arrive, in order."""
-    strange: set[str] = set()
-
-    def refuse_every_fourth(received: Received) -> Answer:
-        id_ = received.event_id or ""
-        if not id_.isdigit():  # of a record that was no event: told so by its place
-            strange.add(id_)
-            return Answer()
-        return Answer(500) if int(id_) % 4 == 0 else Answer()
-
-    delivery = {"retry": 2, "backoffPolicy": "linear", "backoffDelay": "PT0.05S", "timeout": "PT10S"}
-    async with kafka_rig(tmp_path / "data", kafka.bootstrap, 1, share=0, delivery=delivery) as rig:
-        ordered = await rig.changes.subscribe("ordered", ordered=True)
-        unordered = await rig.changes.subscribe("unordered")
-        for each in (ordered, unordered):
-            rig.sink.always(each.path, refuse_every_fourth)
-        async with rig.load():
-            await rig.traffic.until(40)
-            await _garbage(kafka, names.topic_of({"metadata": {"namespace": "default", "name": rig.traffic.channel}}))
-            await rig.traffic.until(60)
-        await rig.sink.until(lambda: len(strange) == GARBAGE, within=30, what=f"{GARBAGE} records that are no events")
-        ends = await rig.balance(others=strange)
-        refused = {each.id for each in rig.traffic.accepted if each.number % 4 == 0}
-        for each in (ordered, unordered):
-            assert refused <= rig.sink.ids(each.dead)
-        assert ends["again"] == 0
-        await rig.stop()
-        assert all(id_.startswith("partition:") for id_ in strange)
+    async with kafka_rig(tmp_path / "data", kafka.bootstrap, 1, share=0, delivery=IMPATIENT) as rig:
+        topic = names.topic_of({"metadata": {"namespace": "default", "name": rig.traffic.channel}})
+        strange = await poison_events(rig, lambda: _garbage(kafka, topic))
+    assert all(id_.startswith("partition:") for id_ in strange), "they are told by their place"
 
 
-async def _garbage(kafka: KafkaBroker, topic: str) -> None:
-    """What other producers may leave in a topic."""
+async def _garbage(kafka: KafkaBroker, topic: str) -> int:
+    """What other producers may leave in a topic; how many."""
+    records: list[tuple[bytes | None, list[tuple[str, bytes]]]] = [
+        (b"not an event", []),
+        (None, []),
+        (b"{}", [("content-type", b"application/cloudevents+json")]),
+        (b"x", [("ce_specversion", b"1.0"), ("ce_id", b"\xff\xfe")]),
+        (b"x" * 500_000, [("ce_specversion", b"9.9")]),
+    ]
     async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
-        for value, headers in (
-            (b"not an event", []),
-            (None, []),
-            (b"{}", [("content-type", b"application/cloudevents+json")]),
-            (b"x", [("ce_specversion", b"1.0"), ("ce_id", b"\xff\xfe")]),
-            (b"x" * 500_000, [("ce_specversion", b"9.9")]),
-        ):
+        for value, headers in records:
             await producer.send_and_wait(topic, value, key=b"k", headers=headers)
+    return len(records)
 
 
 async def test_wrong_credentials(tmp_path: Path, kafka: KafkaBroker) -> None:

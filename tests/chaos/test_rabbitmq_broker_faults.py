@@ -16,6 +16,7 @@ import pytest
 
 from tests.chaos.rabbitmq_rig import exchange, queue, rabbitmq_rig
 from tests.chaos.rig import Rig
+from tests.chaos.scenes import absent_at_the_start, broker_killed_and_started, connections_cut_and_half_open
 from tests.support.rabbitmq.broker import RabbitmqBroker
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(240)]
@@ -35,17 +36,7 @@ async def broker(private_rabbitmq: Callable[..., RabbitmqBroker]) -> RabbitmqBro
 async def test_killed_and_started_under_load(tmp_path: Path, broker: RabbitmqBroker, queue_type: str) -> None:
     async with rabbitmq_rig(tmp_path / "data", broker.url, 1, queue_type=queue_type) as rig:
         await rig.subscribe()
-        async with rig.load():
-            await rig.traffic.until(100)
-            rig.fault()
-            await asyncio.to_thread(broker.kill)
-            await rig.until_refused()
-            await asyncio.to_thread(broker.start)
-            await rig.traffic.until(100)
-        ends = await rig.balance()
-        assert ends["delivered"] >= 300
-        assert rig.traffic.statuses <= {202, 503}
-        await rig.stop()
+        await broker_killed_and_started(rig, broker)
 
 
 async def test_frozen_then_without_memory_then_without_disk(tmp_path: Path, broker: RabbitmqBroker) -> None:
@@ -81,43 +72,13 @@ async def test_connections_cut_and_half_open(tmp_path: Path, rabbitmq: RabbitmqB
     async with rabbitmq.proxy() as proxy:
         url = f"{rabbitmq.url_of(port=proxy.port)}?heartbeat=4"
         async with rabbitmq_rig(tmp_path / "data", url, 3) as rig:
-            await rig.subscribe()
-            async with rig.load():
-                await rig.traffic.until(50)
-                for _ in range(3):
-                    rig.fault()
-                    proxy.cut()
-                    await rig.traffic.until(30)
-                rig.fault()
-                proxy.cut_after(20_000)  # in the middle of a frame
-                await rig.traffic.until(100)
-                rig.fault()
-                proxy.half_open()
-                await rig.until_refused()
-                rig.fault()
-                await proxy.resume()
-                proxy.cut()  # what hung is of no use any more
-                await rig.traffic.until(50)
-            ends = await rig.balance()
-            assert ends["delivered"] >= 300
-            await rig.stop()
+            await connections_cut_and_half_open(rig, proxy)
 
 
 async def test_absent_at_the_start(tmp_path: Path, private_rabbitmq: Callable[..., RabbitmqBroker]) -> None:
     broker = private_rabbitmq()
     async with rabbitmq_rig(tmp_path / "data", broker.url, 4, ready=False) as rig:
-        condition = await rig.until_condition("False", reason="RabbitmqUnavailable")
-        assert f"127.0.0.1:{broker.port}" in condition["message"], condition
-        subscribing = asyncio.create_task(rig.changes.subscribe("ordered", ordered=True))
-        await asyncio.to_thread(broker.start)
-        await rig.changes.channel_ready()
-        await subscribing
-        async with rig.load():
-            await rig.traffic.until(50)
-        ends = await rig.balance()
-        assert ends["delivered"] >= 50
-        assert ends["again"] == 0
-        await rig.stop()
+        await absent_at_the_start(rig, broker, f"127.0.0.1:{broker.port}", "RabbitmqUnavailable")
 
 
 @pytest.mark.parametrize("what", ["queue", "exchange"])

@@ -11,58 +11,35 @@ import pytest
 
 from eventing.back_end_settings import SETTINGS_NAMESPACE
 from eventing.resources.core import SECRET
-from eventing.testing.sinks import Answer, Received
+from eventing.testing.sinks import Answer
 from tests.chaos.rabbitmq_rig import SECRET_NAME, exchange, rabbitmq_rig, secret
 from tests.chaos.rig import Rig
+from tests.chaos.scenes import IMPATIENT, poison_events
 from tests.support.rabbitmq.broker import RabbitmqBroker
 
-GARBAGE = 4
 CONSUMER_TIMEOUT_S = 9
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(180)]
 
 
 async def test_poison_events_hold_up_nobody(tmp_path: Path, rabbitmq: RabbitmqBroker) -> None:
-    """Every fourth event is refused for ever, and some messages are no events: all others arrive, in order."""
-    strange: set[str] = set()
-
-    def refuse_every_fourth(received: Received) -> Answer:
-        id_ = received.event_id or ""
-        if not id_.isdigit():  # of a message that was no event
-            strange.add(id_)
-            return Answer()
-        return Answer(500) if int(id_) % 4 == 0 else Answer()
-
-    delivery = {"retry": 2, "backoffPolicy": "linear", "backoffDelay": "PT0.05S", "timeout": "PT10S"}
-    async with rabbitmq_rig(tmp_path / "data", rabbitmq.url, 1, share=0, delivery=delivery) as rig:
-        ordered = await rig.changes.subscribe("ordered", ordered=True)
-        unordered = await rig.changes.subscribe("unordered")
-        for each in (ordered, unordered):
-            rig.sink.always(each.path, refuse_every_fourth)
-        async with rig.load():
-            await rig.traffic.until(40)
-            await _garbage(rabbitmq, exchange(rig))
-            await rig.traffic.until(60)
-        await rig.sink.until(lambda: len(strange) == GARBAGE, within=30, what=f"{GARBAGE} messages that are no events")
-        ends = await rig.balance(others=strange)
-        refused = {each.id for each in rig.traffic.accepted if each.number % 4 == 0}
-        for each in (ordered, unordered):
-            assert refused <= rig.sink.ids(each.dead)
-        assert ends["again"] == 0
-        await rig.stop()
+    async with rabbitmq_rig(tmp_path / "data", rabbitmq.url, 1, share=0, delivery=IMPATIENT) as rig:
+        await poison_events(rig, lambda: _garbage(rabbitmq, exchange(rig)))
 
 
-async def _garbage(rabbitmq: RabbitmqBroker, to: str) -> None:
-    """What other producers may send."""
+async def _garbage(rabbitmq: RabbitmqBroker, to: str) -> int:
+    """What other producers may send; how many."""
     properties = aiormq.spec.Basic.Properties
+    messages = (
+        (b"not an event", properties()),
+        (b"", properties(delivery_mode=2)),
+        (b"{}", properties(content_type="application/cloudevents+json")),
+        (b"x" * 300_000, properties(headers={"specversion": "9.9"}, content_type="a/b")),
+    )
     async with aiormq.connect(rabbitmq.url) as connection:
         amqp = await connection.channel(publisher_confirms=True)
-        for body, about in (
-            (b"not an event", properties()),
-            (b"", properties(delivery_mode=2)),
-            (b"{}", properties(content_type="application/cloudevents+json")),
-            (b"x" * 300_000, properties(headers={"specversion": "9.9"}, content_type="a/b")),
-        ):
+        for body, about in messages:
             await amqp.basic_publish(body, exchange=to, properties=about)
+    return len(messages)
 
 
 async def test_waits_longer_than_the_consumer_timeout(tmp_path: Path, private_rabbitmq: Callable[..., RabbitmqBroker]) -> None:

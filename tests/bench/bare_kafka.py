@@ -17,10 +17,10 @@ receiver, or `ready`.
 import argparse
 import asyncio
 
-import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from tests.bench.floor import ACCEPTED, Inbound, Outbound, Pool
+from tests.bench.bare_pair import connected_pool, main
+from tests.bench.floor import ACCEPTED, Inbound, Pool
 
 READ_AT_ONCE = 500
 
@@ -62,29 +62,8 @@ async def receive(options: argparse.Namespace) -> asyncio.Server:
     return await loop.create_server(lambda: Publisher(producer, options.topic, tasks), "127.0.0.1", 0, backlog=1024)
 
 
-class DrainedPool(Pool):
-    """Says when fewer requests wait than it has connections."""
-
-    def __init__(self, path: str, sink: int, size: int) -> None:
-        super().__init__([path.encode()], b"127.0.0.1:%d" % sink, 0)
-        self.size = size
-        self.low = asyncio.Event()
-
-
-class Client(Outbound):
-    pool: DrainedPool
-
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        if len(self.pool.waiting) < self.pool.size:
-            self.pool.low.set()
-
-
 async def deliver(options: argparse.Namespace, said: str) -> None:
-    pool = DrainedPool(options.path, options.sink, options.connections)
-    loop = asyncio.get_running_loop()
-    for _ in range(options.connections):
-        await loop.create_connection(lambda: Client(pool), "127.0.0.1", options.sink)
+    pool = await connected_pool(options)
     consumer = AIOKafkaConsumer(
         options.topic,
         bootstrap_servers=options.bootstrap,
@@ -111,24 +90,9 @@ async def deliver(options: argparse.Namespace, said: str) -> None:
             await pool.low.wait()
 
 
-async def run(options: argparse.Namespace) -> None:
-    said = "ready"
-    if options.half != "deliver":
-        server = await receive(options)
-        said = str(server.sockets[0].getsockname()[1])
-        if options.half == "receive":
-            print(said, flush=True)
-            await server.serve_forever()
-    await deliver(options, said)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="The bare pair that the Kafka channel is measured against.")
-    parser.add_argument("half", choices=["receive", "deliver", "pair"])
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--topic", required=True)
     parser.add_argument("--group", default="bare")
-    parser.add_argument("--sink", type=int, default=0, help="port of the sink")
-    parser.add_argument("--path", default="/bare", help="of the target at the sink")
-    parser.add_argument("--connections", type=int, default=32, help="to the sink: how many requests are on their way at most")
-    uvloop.run(run(parser.parse_args()))
+    main(parser, receive, deliver)

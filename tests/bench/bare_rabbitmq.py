@@ -18,10 +18,9 @@ import argparse
 import asyncio
 
 import aio_pika
-import uvloop
 from aio_pika.abc import AbstractExchange, AbstractIncomingMessage
 
-from tests.bench.bare_kafka import Client, DrainedPool
+from tests.bench.bare_pair import connected_pool, main
 from tests.bench.floor import ACCEPTED, Inbound, Pool
 
 
@@ -70,10 +69,7 @@ async def receive(options: argparse.Namespace) -> asyncio.Server:
 
 
 async def deliver(options: argparse.Namespace, said: str) -> None:
-    pool = DrainedPool(options.path, options.sink, options.connections)
-    loop = asyncio.get_running_loop()
-    for _ in range(options.connections):
-        await loop.create_connection(lambda: Client(pool), "127.0.0.1", options.sink)
+    pool = await connected_pool(options)
     connection = await aio_pika.connect(options.url)
     channel = await connection.channel()
     await channel.set_qos(2 * options.connections)
@@ -98,24 +94,9 @@ async def deliver(options: argparse.Namespace, said: str) -> None:
     await asyncio.get_running_loop().create_future()
 
 
-async def run(options: argparse.Namespace) -> None:
-    said = "ready"
-    if options.half != "deliver":
-        server = await receive(options)
-        said = str(server.sockets[0].getsockname()[1])
-        if options.half == "receive":
-            print(said, flush=True)
-            await server.serve_forever()
-    await deliver(options, said)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="The bare pair that the RabbitMQ channel is measured against.")
-    parser.add_argument("half", choices=["receive", "deliver", "pair"])
     parser.add_argument("--url", required=True)
     parser.add_argument("--exchange", default="", help="that the receiver publishes to")
     parser.add_argument("--queue", default="", help="that the consumer reads")
-    parser.add_argument("--sink", type=int, default=0, help="port of the sink")
-    parser.add_argument("--path", default="/bare", help="of the target at the sink")
-    parser.add_argument("--connections", type=int, default=32, help="to the sink: how many requests are on their way at most")
-    uvloop.run(run(parser.parse_args()))
+    main(parser, receive, deliver)

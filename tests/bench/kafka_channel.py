@@ -8,9 +8,7 @@ import json
 import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,11 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
-from tests.bench.beside import Compared, said, shown  # noqa: E402
-from tests.bench.configuring import ConfiguredMesh, Entrance  # noqa: E402
+from tests.bench.beside import GOAL, HEADINGS, SIZE, Beside, Compared, said, shown  # noqa: E402
+from tests.bench.configuring import ConfiguredMesh  # noqa: E402
 from tests.bench.report import grid  # noqa: E402
 from tests.bench.rounds import Range, Rig, Throughput, latencies, throughputs  # noqa: E402
-from tests.bench.systems import Case, System, python, read_port  # noqa: E402
+from tests.bench.systems import Case, System  # noqa: E402
 from tests.support.kafka.back_end import KAFKA  # noqa: E402
 from tests.support.kafka.broker import KafkaBroker  # noqa: E402
 from tests.support.reaper import Reaper  # noqa: E402
@@ -31,12 +29,9 @@ __all__ = ["section"]
 
 PARTITIONS: Final = 16
 UNORDERED: Final = 32  # requests on their way at most in order `none`; in order `partition` it is one for each partition
-SIZE: Final = 512
-GOAL: Final = 0.5
 STOCK_RATE: Final = 80_000  # events per second that nobody here delivers: so many are in stock for each second measured
 TITLE: Final = "## Through Kafka"
 _JVM: Final = "-XX:+UseSerialGC"
-_PATIENCE_S: Final = 120.0
 
 
 def section(quick: bool) -> list[str]:
@@ -55,20 +50,21 @@ def section(quick: bool) -> list[str]:
         rig = Rig(directory)
         stack.callback(rig.close)
         mesh = stack.enter_context(ConfiguredMesh(rig.port, directory / "mesh", "--kafka", broker.bootstrap))
-        return KafkaBench(rig, mesh, broker.bootstrap, quick).lines(str(back_end))
+        return KafkaBench(rig, mesh, broker.bootstrap, quick=quick).lines(str(back_end))
 
 
-class KafkaBench:
+class KafkaBench(Beside):
     """All that is measured on one broker with one mesh."""
 
-    def __init__(self, rig: Rig, mesh: ConfiguredMesh, bootstrap: str, quick: bool) -> None:
-        self._rig = rig
+    kind = "KafkaChannel"
+    plural = "kafkachannels"
+    module = "bare_kafka"
+
+    def __init__(self, rig: Rig, mesh: ConfiguredMesh, bootstrap: str, *, quick: bool) -> None:
+        super().__init__(rig, ("--bootstrap", bootstrap), quick=quick)
         self._mesh = mesh
         self._bootstrap = bootstrap
-        self._rounds = 1 if quick else 5
-        self._seconds = 0.8 if quick else 2.0
-        self._warm_up_s = 0.3 if quick else 1.0
-        self._stock = int(STOCK_RATE * (self._seconds + self._warm_up_s) * (0.5 if quick else 1.0))
+        self.stock = int(STOCK_RATE * (self.seconds + self.warm_up_s) * (0.5 if quick else 1.0))
 
     def lines(self, where: str) -> list[str]:
         published = self.publish()
@@ -85,7 +81,6 @@ class KafkaBench:
             unordered.row(f"consume and deliver, unordered, {UNORDERED} in flight (goal: {GOAL:.0%})"),
             through.row("both, closed loop of 256"),
         ]
-        headings = ("what", "bare, events/s", "mesh, events/s", "mesh to bare", "bare, CPU µs", "mesh, CPU µs")
         return said(
             TITLE,
             "",
@@ -94,36 +89,30 @@ class KafkaBench:
             "broker, the load generator and the sink share the cores with what is measured. Rounds in turns, medians; ratios round by round.",
             "CPU is that of the process under test per event.",
             "",
-            *grid(headings, rows),
+            *grid(HEADINGS, rows),
             "",
             *timed,
         )
 
     def publish(self) -> Compared:
-        """Accepted per second, with 64 producers that send as soon as they are answered. Nobody subscribes."""
+        """Nobody subscribes."""
         topic = "bench-bare-publish"
         asyncio.run(_make_topic(self._bootstrap, topic))
         self._apply(_channel("publish"))
-        with self._bare("receive", topic) as bare:
-            systems: list[System] = [bare, self._mesh.entrance("publish")]
-            found = throughputs(self._rig, systems, Case(0, SIZE), self._rounds, self._warm_up_s, self._seconds, patient=True)
-        return Compared(found[bare.name], found["publish"])
+        with self.bare("receive", "--topic", topic) as bare:
+            return self.accepted(bare, self._mesh.entrance("publish"))
 
     def deliver(self, order: str, in_flight: int) -> Compared:
         """Delivered per second of what is in a topic already."""
-        sides: dict[str, Callable[[int], Throughput]] = {
-            "bare": lambda number: self._deliver_bare(f"bare-{order}-{number}", in_flight),
-            "mesh": lambda number: self._deliver_mesh(f"{order}-{number}", order, in_flight),
-        }
-        found: dict[str, list[Throughput]] = {name: [] for name in sides}
-        for number in range(self._rounds):
-            for name in sorted(sides, reverse=bool(number % 2)):
-                found[name].append(sides[name](number))
-        return Compared(found["bare"], found["mesh"])
+        return self.in_turns(
+            lambda number: self._deliver_bare(f"bare-{order}-{number}", in_flight),
+            lambda number: self._deliver_mesh(f"{order}-{number}", order, in_flight),
+        )
 
     def _deliver_bare(self, group: str, in_flight: int) -> Throughput:
-        with self._bare("deliver", "bench-stock", "--group", group, "--connections", str(in_flight), path="/bare") as bare:
-            return self._measure(bare)
+        options = ("--topic", "bench-stock", "--group", group, "--connections", str(in_flight))
+        with self.bare("deliver", *options) as bare:
+            return self.from_stock(bare)
 
     def _deliver_mesh(self, name: str, order: str, in_flight: int) -> Throughput:
         asyncio.run(_begin_at_start(self._bootstrap, "bench-stock", f"bench-{name}"))
@@ -132,28 +121,25 @@ class KafkaBench:
             "kafka.eventing.knative.dev/delivery.order": order,
             "eventing-mesh.dev/concurrency": str(in_flight),
         }
-        subscription = self._subscription("stock", name, annotations)
+        subscription = self.subscription("stock", name, annotations)
         self._apply(subscription, wait=False)  # its first deliveries say when it is ready
         try:
-            return self._measure(self._mesh.entrance("stock"))
+            return self.from_stock(self._mesh.entrance("stock"))
         finally:
             self._mesh.eventing("delete", "subscription", name)
-
-    def _measure(self, system: System) -> Throughput:
-        return self._rig.from_stock(system, self._stock, self._warm_up_s, self._seconds)
 
     def through(self) -> tuple[Compared, list[str]]:
         """From acceptance to delivery, as fast as it goes and at half the mesh's rate."""
         topic = "bench-bare-through"
         asyncio.run(_make_topic(self._bootstrap, topic))
         annotations = {"eventing-mesh.dev/concurrency": str(PARTITIONS)}
-        self._apply(_channel("through") + self._subscription("through", "through", annotations))
+        self._apply(_channel("through") + self.subscription("through", "through", annotations))
         case = Case(1, SIZE, "kafka")
-        with self._bare("pair", topic, "--connections", str(PARTITIONS), path="/bare") as bare:
+        with self.bare("pair", "--topic", topic, "--connections", str(PARTITIONS)) as bare:
             systems: list[System] = [bare, self._mesh.entrance("through")]
-            fast = throughputs(self._rig, systems, case, self._rounds, self._warm_up_s, self._seconds, patient=True)
+            fast = throughputs(self.rig, systems, case, self.rounds, self.warm_up_s, self.seconds, patient=True)
             rate = max(1, int(Range.of([one.deliveries_per_s for one in fast["through"]]).middle / 2))
-            slow = latencies(self._rig, systems, case, rate, self._rounds, self._warm_up_s, self._seconds)
+            slow = latencies(self.rig, systems, case, rate, self.rounds, self.warm_up_s, self.seconds)
         timed = [
             f"From the moment an event was due at the ingress to its arrival at the subscriber, at {rate:,} events/s, half of what the",
             "mesh takes and delivers at most:",
@@ -173,48 +159,8 @@ class KafkaBench:
         ]
         return Compared(fast["pair"], fast["through"]), timed
 
-    @contextmanager
-    def _bare(self, half: str, topic: str, *options: str, path: str = "") -> Iterator[Entrance]:
-        where = ("--bootstrap", self._bootstrap, "--topic", topic, "--sink", str(self._rig.port), "--path", path)
-        process = python(half, *where, *options, module="bare_kafka")
-        try:
-            if half == "deliver":
-                assert process.stdout is not None
-                if process.stdout.readline() != "ready\n":
-                    raise RuntimeError("the bare consumer did not start")
-            port = 0 if half == "deliver" else read_port(process)
-            yield Entrance(half, process.pid, port, "/")
-        finally:
-            process.terminate()
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
-
-    def _subscription(self, channel: str, name: str, annotations: dict[str, str]) -> str:
-        return f"""\
-apiVersion: messaging.knative.dev/v1
-kind: Subscription
-metadata: {{name: {name}, annotations: {json.dumps(annotations)}}}
-spec:
-  channel: {{apiVersion: messaging.knative.dev/v1beta1, kind: KafkaChannel, name: {channel}}}
-  subscriber: {{uri: "http://127.0.0.1:{self._rig.port}/{name}"}}
----
-"""
-
     def _apply(self, manifest: str, *, wait: bool = True) -> None:
-        self._mesh.eventing("apply", "-f", "-", text=manifest)
-        deadline = time.monotonic() + _PATIENCE_S
-        while wait and not self._ready():
-            if time.monotonic() > deadline:
-                raise RuntimeError(
-                    f"not Ready within {_PATIENCE_S:g} s:\n" + self._mesh.eventing("get", "kafkachannels,subscriptions")
-                )
-            time.sleep(0.1)
-
-    def _ready(self) -> bool:
-        objects = json.loads(self._mesh.eventing("get", "kafkachannels,subscriptions", "-o", "json"))["items"]
-        conditions = [(each.get("status") or {}).get("conditions") or () for each in objects]
-        return all(any(one["type"] == "Ready" and one["status"] == "True" for one in each) for each in conditions)
+        self.apply(self._mesh, manifest, wait=wait)
 
     async def _make_stock(self) -> None:
         """A topic with events as the load generator sends them, and a channel that stands on it."""
@@ -229,7 +175,7 @@ spec:
         producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap, linger_ms=20, max_batch_size=256 << 10)
         await producer.start()
         try:
-            for number in range(self._stock):
+            for number in range(self.stock):
                 last = await producer.send(
                     "bench-stock", value, headers=[*headers, ("ce_id", b"stock-%d" % number)], partition=number % PARTITIONS
                 )

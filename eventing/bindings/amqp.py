@@ -1,4 +1,4 @@
-"""The AMQP 0-9-1 binding: a message to an Event and back (reference: "RabbitMQ"; CloudEvents AMQP Protocol Binding 1.0.2).
+"""The AMQP 0-9-1 binding: a message to an Event and back (CloudEvents AMQP Protocol Binding 1.0.2).
 
 Events are written as Knative's RabbitMQ components write them: attributes as headers under their own names, `datacontenttype` as
 the property and the header `content-type`, the data as the body. Beside them travel the trace context, `knative-…`, how many

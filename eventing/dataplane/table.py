@@ -142,7 +142,7 @@ class ChannelTable:
         return ChannelHost(self._budget, self._clock, settings, self._process, journal.prefix, journal.knows)
 
     def _address(self, name: str) -> None:
-        """Give the address `/NAMESPACE/NAME` to the channel that came first (design: AddressTaken)."""
+        """Give the address `/NAMESPACE/NAME` to the channel that came first (docs/architecture.md, "Addresses")."""
         claims = [served for served in self._served.values() if served.route.name == name]
         if claims:
             self._routes.add(min(claims, key=lambda served: served.created).route)
@@ -313,7 +313,7 @@ def _delivery(subscriber: Subscriber, order: Order) -> Delivery:
         except ValueError as error:
             return unreachable(url or "", str(error))
 
-    # Prefer: reply goes to every subscriber, also where no reply address exists (reference: "Compatibility traps" no. 6).
+    # Prefer: reply goes to every subscriber, also where no reply address exists (Knative's data-plane specification).
     endpoint = place(subscriber.subscriber_uri, subscriber.subscriber_ca_certs, reply=True)
     reply = place(subscriber.reply_uri, subscriber.reply_ca_certs)
     if endpoint is None:  # without a subscriber the event itself goes to the reply address (Knative's channels do so)

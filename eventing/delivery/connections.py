@@ -17,9 +17,9 @@ from eventing.wire.pool import Connector, Pool
 
 __all__ = ["Connections", "Target", "target", "unreachable"]
 
-# Precise enough for time-outs of seconds, and its cost does not show (reference: hot path, "One sweep").
+# Precise enough for time-outs of seconds, and its cost does not show (docs/decisions/0003-callbacks.md).
 SWEEP_S: Final = 0.1
-# 32 to 64 beat 256: fewer sockets to poll, and the same work in fewer turns of the loop (reference: hot path).
+# 32 to 64 beat 256: fewer sockets to poll, and the same work in fewer turns of the loop.
 PER_ORIGIN: Final = 64
 IDLE_S: Final = 60.0
 _PATH_CHARACTERS: Final = "!$%&'()*+,/:;=?@[]~"  # RFC 3986; a percent sign is taken for the escape that it should be

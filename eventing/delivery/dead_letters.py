@@ -1,4 +1,4 @@
-"""What a dead letter says about itself: the error attributes that Knative adds (reference: "Error extension attributes")."""
+"""What a dead letter says about itself: the error attributes that Knative adds (docs/delivery.md, "Dead letters")."""
 
 import base64
 from typing import Final

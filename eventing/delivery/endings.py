@@ -142,7 +142,7 @@ class Endings:
         self._start(self._bury(lease, destination, answer, rule))
 
     def _drop(self, lease: Lease, rule: Rule, *, status: int = 0, note: str = "", head: str = "", told: str = "") -> None:
-        """Drop it, and settle: on a durable channel once that is on the disk (design, "Promises", 2)."""
+        """Drop it, and settle: on a durable channel once that is on the disk, or a crash in between would lose it."""
         worker = self._worker
         then = partial(worker.settled, lease)
         if worker.durable:

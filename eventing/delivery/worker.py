@@ -1,8 +1,8 @@
 """The delivery worker of one subscription: takes leases, attempts them, settles them.
 
-Callback-driven: the connection's protocol object finishes an exchange and calls `Attempt.responded`, which books the result
-and sends the subscription's next event on the same connection. A delivery that succeeds costs no task, no future and no timer
-(reference: hot path; worker coroutines cost 1.4 to 2.9 times the floor, this 1.0 to 1.6). Coroutines forward replies and dead
+Callback-driven: the connection's protocol object finishes an exchange and calls `SubscriptionWorker.responded`, which books the
+result and sends the subscription's next event on the same connection. A delivery that succeeds costs no task, no future and no
+timer (docs/decisions/0003-callbacks.md: worker coroutines cost 1.4 to 2.9 times the floor). Coroutines forward replies and dead
 letters.
 """
 
@@ -323,7 +323,7 @@ class SubscriptionWorker:
         """An attempt was not accepted: retry later, or the end.
 
         With `reply_url`: the subscriber did accept it, but `answer` is what its reply met there, after retries of its own. The
-        delivery as a whole is tried again where that may help (control-plane contract, "Event Delivery", 4.1)."""
+        delivery as a whole is tried again where that may help (Knative's control-plane specification, "Event Delivery", 4.1)."""
         now = self._clock()
         duration = now - attempt.started
         failure = answer.failure
@@ -383,7 +383,7 @@ class SubscriptionWorker:
         try:
             reply = decode_reply(headers, body)
         except InvalidEventError as error:
-            # A broken event in a reply is a broken answer (reference: "MT broker filter", 502), so it is tried again.
+            # A broken event in a reply is a broken answer (as Knative's broker has it: 502), so it is tried again.
             self.unaccepted(attempt, _broken_reply(str(error)))
             return
         if reply is None:

@@ -9,7 +9,7 @@ from eventing.observe.metrics import ChannelMetrics
 
 __all__ = ["MisaddressedError", "Route", "Routes"]
 
-# `NAME-kn-channel.NAMESPACE[.svc…][:port]`: Knative takes the first two labels of Host (reference: "Channel receiver").
+# `NAME-kn-channel.NAMESPACE[.svc…][:port]`: Knative, too, looks at the first two labels of Host only.
 _CHANNEL_HOST: Final = re.compile(rb"([a-z0-9](?:[-a-z0-9]*[a-z0-9])?)-kn-channel\.([a-z0-9](?:[-a-z0-9]*[a-z0-9])?)(?:[.:].*)?")
 # RFC 3986 §3.2.2, without user information: a registered name or an address, and a port.
 _HOST: Final = re.compile(rb"[ \t]*(?:\[[0-9A-Fa-f:.%v]+\]|[\w!$%&'()*+,;=.~-]*)(?::[0-9]*)?[ \t]*")

@@ -79,7 +79,6 @@ _DROPPED: Final = {
         "look at the replies: they must not lead back to the same channel",
     ),
     "Shutdown": ("events were dropped when the mesh stopped", "use a durable channel, or set spec.delivery.deadLetterSink"),
-    "Unsendable": ("events cannot be sent in the format asked for", "remove spec.delivery.format"),
 }
 
 

@@ -37,9 +37,7 @@ class Rule(IntEnum):
     CHANNEL_DELETED = 12
     SHUTDOWN = 13
     REPLY_FAILED = 14
-    OWNERSHIP_LOST = 15
-    LOOP = 16
-    UNSENDABLE = 17
+    LOOP = 16  # 15 was never given
 
     @property
     def text(self) -> str:
@@ -72,9 +70,7 @@ _TEXTS: Final = {
     Rule.CHANNEL_DELETED: "the channel was deleted",
     Rule.SHUTDOWN: "the process stopped and its memory with it",
     Rule.REPLY_FAILED: "the reply could not be handed on",
-    Rule.OWNERSHIP_LOST: "another process has it now",
     Rule.LOOP: "it came back too often",
-    Rule.UNSENDABLE: "it cannot be sent in the format asked for",
 }
 
 _REASONS: Final = {rule: "".join(word.capitalize() for word in rule.name.split("_")) for rule in Rule}

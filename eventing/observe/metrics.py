@@ -7,7 +7,7 @@ from typing import Final
 
 __all__ = ["BUCKETS_S", "ChannelMetrics", "Histogram", "IngressMetrics", "SubscriptionMetrics", "new_histogram"]
 
-# Knative's buckets for dispatch durations (reference: "Metrics"), and two below them: most of ours end under 5 ms.
+# Knative's buckets for dispatch durations, and two below them: most of ours end under 5 ms.
 BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SUM: Final = len(BUCKETS_S) + 1
 

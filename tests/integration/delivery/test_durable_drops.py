@@ -1,4 +1,4 @@
-"""On a channel that keeps events, a drop is on the disk before the channel lets go of the event (design, "Promises", 2)."""
+"""On a channel that keeps events, a drop is on the disk before the channel lets go of the event."""
 
 import asyncio
 import dataclasses

@@ -1,4 +1,4 @@
-"""The algebra of conditions (reference: knative.dev/pkg conditions)."""
+"""The algebra of conditions (those of knative.dev/pkg)."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -109,7 +109,11 @@ _ROWS: Final = (
     ),
     Metric("eventing_subscription_pending_bytes", "gauge", "Their size, where the back end knows it.", _SUBSCRIPTION),
     Metric("eventing_subscription_oldest_seconds", "gauge", "Age of the oldest of them; 0 where there is none.", _SUBSCRIPTION),
-    Metric("eventing_channel_memory_bytes", "gauge", "What channels hold: in-memory ones their events, the others what waits to be acknowledged."),
+    Metric(
+        "eventing_channel_memory_bytes",
+        "gauge",
+        "What channels hold: in-memory ones their events, the others what waits to be acknowledged.",
+    ),
     Metric("eventing_channel_memory_limit_bytes", "gauge", "What they may hold; beyond it producers are answered 503."),
     Metric("eventing_dataplane_channels", "gauge", "Channels in force in this process."),
     Metric("eventing_dataplane_subscriptions", "gauge", "Subscriptions in force in this process."),

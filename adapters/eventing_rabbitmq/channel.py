@@ -17,7 +17,7 @@ from eventing.resources.subscribers import Subscriber, read_subscribers
 from eventing_rabbitmq.cursor import RabbitmqCursor
 from eventing_rabbitmq.delays import Delays
 from eventing_rabbitmq.line import lease_line
-from eventing_rabbitmq.names import exchange_of, queue_of
+from eventing_rabbitmq.names import exchange_of, queue_of, queue_type
 from eventing_rabbitmq.publisher import MAX_EVENT_BYTES, PUBLISH_TIMEOUT_S, Publisher
 from eventing_rabbitmq.settings import RabbitmqSettings
 from eventing_rabbitmq.topology import Topology
@@ -71,6 +71,7 @@ class RabbitmqChannel:
         self.clock = host.clock
         self.receipts = host.receipts
         self.knows = host.knows
+        self.queue_type = queue_type(channel)  # immutable
         self.max_hold_s = RabbitmqSettings("", 0).consumer_timeout_s * _HOLD
         self._host = host
         self._channel = channel

@@ -44,6 +44,7 @@ class Line:
 
     def __init__(self, settings: RabbitmqSettings, name: str) -> None:
         self.users = 0
+        self.standing_by = 0  # cursors that wait for their turn
         self.failure = ""
         self.connection: Connection | None = None
         self.told: list[Callable[[], None]] = []

@@ -15,6 +15,8 @@ __all__ = [
     "CONFIG_MAP",
     "DELAYS_S",
     "QUORUM",
+    "SINGLE_CONSUMER",
+    "claim_of",
     "delay_queue",
     "delay_queue_arguments",
     "delay_queues",
@@ -30,6 +32,7 @@ CONFIG_MAP: Final = "rabbitmq-channel-config"
 
 QUORUM: Final = "quorum"
 CLASSIC: Final = "classic"
+SINGLE_CONSUMER: Final = "x-single-active-consumer"
 
 # How long an event may wait in a delay queue, seconds: one queue for each, since a queue lets go of its first message only. What
 # is to wait longer goes round again, what is left at the end is waited out in the process.
@@ -55,6 +58,12 @@ def queue_of(channel: Object, subscription_uid: str) -> str:
     return f"rabbitmq.{metadata['namespace']}.{metadata['name']}.{subscription_uid}"
 
 
+def claim_of(queue: str) -> str:
+    """The name of the claim on a queue: itself a queue, empty, of one connection, there while a process consumes from `queue` in
+    order and RabbitMQ would let others do so too."""
+    return f"{queue}.claim"
+
+
 def queue_name_room(channel: Object) -> int:
     """How many bytes longer the channel's names might be; below 0 RabbitMQ would refuse them."""
     longest = delay_queue(queue_of(channel, "u" * _UID_LENGTH), DELAYS_S[-1])
@@ -74,7 +83,7 @@ def queue_arguments(channel: Object, subscriber: Subscriber, *, no_delivery_limi
     if queue_type(channel) == QUORUM and no_delivery_limit:
         arguments["x-delivery-limit"] = -1
     if is_ordered(subscriber):
-        arguments["x-single-active-consumer"] = True
+        arguments[SINGLE_CONSUMER] = True
     return arguments
 
 

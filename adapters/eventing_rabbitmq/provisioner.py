@@ -6,6 +6,7 @@ in what it differs. What is gone is made again, and the log says that events wer
 
 import logging
 import shlex
+from collections.abc import Iterator
 from typing import Final
 
 from eventing.back_end_settings import SettingsError
@@ -16,6 +17,7 @@ from eventing_rabbitmq.administration import Administration
 from eventing_rabbitmq.faults import NOT_FOUND, PRECONDITION_FAILED, RabbitmqError
 from eventing_rabbitmq.names import (
     QUORUM,
+    SINGLE_CONSUMER,
     delay_queues,
     exchange_of,
     is_ordered,
@@ -31,7 +33,6 @@ _log = logging.getLogger(__name__)
 
 _TRUST_S: Final = 30.0  # exchanges and queues are deleted by others, too
 _SECRET_READY: Final = "SecretReady"  # noqa: S105 - a condition
-_SINGLE: Final = "x-single-active-consumer"
 _DELIVERY_LIMIT: Final = "x-delivery-limit"
 _OLDEST: Final = (3, 8)
 _SAFE_DELAYS: Final = (3, 10)
@@ -159,35 +160,39 @@ async def _other_queue(
     administration: Administration, queue: str, wanted: dict[str, object], refusal: RabbitmqError, *, ordered: bool
 ) -> Provisioned:
     """A queue was made with other arguments, which are for life. Can it do what is asked of it all the same?"""
-    variants = []
-    if _DELIVERY_LIMIT in wanted:
-        without = {name: value for name, value in wanted.items() if name != _DELIVERY_LIMIT}
-        text = (
-            f"queue {queue} was made before RabbitMQ 4, which drops an event after 20 deliveries unless a policy says otherwise"
-        )
-        vhost = f" -p {shlex.quote(administration.settings.vhost)}" if administration.settings.vhost != "/" else ""
-        policy = "no-delivery-limit '^rabbitmq\\.' '{\"delivery-limit\": -1}' --apply-to quorum_queues"
-        hint = f"rabbitmqctl set_policy{vhost} {policy}"
-        variants.append((without, True, f"{text}: {hint}"))
-    if ordered:
-        several = {name: value for name, value in wanted.items() if name != _SINGLE}
-        text = "made for several consumers at a time, so it cannot keep the order that is asked for now"
-        again = "make the Subscription again under another name, or set its annotations back"
-        variants.append((several, False, f"queue {queue} was {text}; {again}"))
-    else:
-        single = {**wanted, _SINGLE: True}
-        text = "was made for one consumer at a time (concurrency 1), so that one data-plane process serves it and the others wait"
-        variants.append((single, True, f"queue {queue} {text}; to change that, make the Subscription again under another name"))
-    for arguments, serves, message in variants:
+    for arguments, message in _serving(queue, wanted, administration.settings.vhost, ordered=ordered):
         try:
             await administration.declare_queue(queue, arguments)
         except RabbitmqError as error:
             if error.code != PRECONDITION_FAILED:
                 raise
             continue
-        return Provisioned(serves, "" if serves else "QueueMismatch", message)
+        return Provisioned(True, "", message)
     message = f"there is another queue {queue}, which is left as it is: {refusal}; delete it, or make the Subscription again"
     return Provisioned(False, "QueueMismatch", message)
+
+
+def _serving(queue: str, wanted: dict[str, object], vhost: str, *, ordered: bool) -> Iterator[tuple[dict[str, object], str]]:
+    """Arguments with which a queue serves too, and what is to be known then."""
+    of_other_order = {name: value for name, value in wanted.items() if name != SINGLE_CONSUMER}
+    text = ""  # where order is asked for now the data plane keeps it
+    if not ordered:
+        of_other_order[SINGLE_CONSUMER] = True
+        text = (
+            f"queue {queue} was made for one consumer at a time (concurrency 1), so that one data-plane process serves it and "
+            "the others wait; to change that, make the Subscription again under another name"
+        )
+    yield of_other_order, text
+    if _DELIVERY_LIMIT in wanted:
+        where = f" -p {shlex.quote(vhost)}" if vhost != "/" else ""
+        policy = "no-delivery-limit '^rabbitmq\\.' '{\"delivery-limit\": -1}' --apply-to quorum_queues"
+        limited = (
+            f"queue {queue} was made before RabbitMQ 4, which drops an event after 20 deliveries unless a policy says otherwise: "
+            f"rabbitmqctl set_policy{where} {policy}"
+        )
+        for arguments, message in ((wanted, ""), (of_other_order, text)):
+            without = {name: value for name, value in arguments.items() if name != _DELIVERY_LIMIT}
+            yield without, "; ".join(filter(None, (message, limited)))
 
 
 async def _delete_queues(administration: Administration, queue: str) -> None:

@@ -8,8 +8,7 @@ import pytest
 
 from eventing.channels import Lease, Order
 from eventing.testing.channel_harness import WITHIN_S, RecordingConsumer, Subscriber, event, ids, stored, subscription
-from eventing_rabbitmq import cursor as cursors
-from eventing_rabbitmq import delays
+from eventing_rabbitmq import consuming, delays
 from eventing_rabbitmq.names import delay_queue, queue_of
 from tests.contract.rabbitmq_harness import RabbitmqHarness
 from tests.support.rabbitmq.broker import RabbitmqBroker
@@ -49,7 +48,7 @@ async def test_what_waits_long_waits_in_the_broker_and_comes_again_with_its_note
 ) -> None:
     """C-18: also where the wait is not that of a delay queue, and after a restart of the process."""
     monkeypatch.setattr(delays, "DELAYS_S", (1, 2))
-    monkeypatch.setattr(cursors, "_POLL_S", 0.05)
+    monkeypatch.setattr(consuming, "_POLL_S", 0.05)
     channel = await harness.open()
     subscriber = await harness.subscribe(channel)
     await stored(channel, event("1", data=b"\x00data"), event("2"))
@@ -151,7 +150,7 @@ async def test_a_lease_is_given_back_before_the_broker_takes_all(
         paused.cursor.pause()
         await until(lambda: all(each.cursor.lag().events is not None for each in (*subscribers, paused)))
         await stored(channel, event("slow"))
-        channels = [each.cursor._amqp for each in (*subscribers, paused)]  # type: ignore[attr-defined]
+        channels = [each.cursor._consuming.amqp for each in (*subscribers, paused)]  # type: ignore[attr-defined]
         slow = [(await each.taken(1))[0] for each in subscribers]
         await until(lambda: all(lease.lost for lease in slow))
         # The one without order waits in the broker, the other here: for longer than the broker would let it.
@@ -171,7 +170,7 @@ async def test_a_lease_is_given_back_before_the_broker_takes_all(
             assert each.settle(lease)
         paused.cursor.resume()
         assert ids(await paused.taken(1)) == ["slow"]
-        after = [each.cursor._amqp for each in (*subscribers, paused)]  # type: ignore[attr-defined]
+        after = [each.cursor._consuming.amqp for each in (*subscribers, paused)]  # type: ignore[attr-defined]
         assert after == channels, "the AMQP channels have lived through all that"
         assert "delivery acknowledgement on channel" not in broker.log()
     finally:
@@ -212,8 +211,8 @@ async def test_a_deleted_queue_is_made_again_and_what_is_here_is_kept(harness: R
     out, waits = await subscriber.taken(2)
     assert subscriber.cursor.defer(waits, time.monotonic() + 1)
     await harness.amqp.queue_delete(queue_of(harness.channel, "uid-1"))
-    await until(lambda: subscriber.cursor._consuming == "")  # type: ignore[attr-defined]
-    await until(lambda: subscriber.cursor._consuming)  # type: ignore[attr-defined]
+    await until(lambda: subscriber.cursor._consuming.tag == "")  # type: ignore[attr-defined]
+    await until(lambda: subscriber.cursor._consuming.tag)  # type: ignore[attr-defined]
     await stored(channel, event("new"))
     assert ids(await subscriber.taken(2)) == ["new", "waits"]
     assert subscriber.settle(out)
@@ -245,7 +244,7 @@ async def test_lag_counts_what_is_in_the_queue_and_what_is_here(
     harness: RabbitmqHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """C-23; each of two processes counts its share of what is in the queue."""
-    monkeypatch.setattr(cursors, "_POLL_S", 0.1)
+    monkeypatch.setattr(consuming, "_POLL_S", 0.1)
     first = await harness.open("first")
     few = {"eventing-mesh.dev/concurrency": "1", "eventing-mesh.dev/order": "none"}
     one = await harness.subscribe(first, annotations=few)
@@ -290,7 +289,7 @@ async def test_other_concurrency_and_order_apply_to_what_comes(harness: Rabbitmq
 async def test_a_deleted_delay_queue_is_made_again(harness: RabbitmqHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """And no event is acknowledged that has not got there."""
     monkeypatch.setattr(delays, "DELAYS_S", (1,))
-    monkeypatch.setattr(cursors, "_POLL_S", 0.05)
+    monkeypatch.setattr(consuming, "_POLL_S", 0.05)
     channel = await harness.open()
     subscriber = await harness.subscribe(channel)
     await stored(channel, event("1"), event("2"))

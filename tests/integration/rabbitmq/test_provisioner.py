@@ -226,8 +226,7 @@ async def test_a_queue_that_was_made_otherwise(shop: Shop) -> None:
     several = subscriber()
     await shop.provisioner.ensure_subscription(obj, several)
     said = await shop.provisioner.ensure_subscription(obj, subscriber(several.uid, concurrency="1"))
-    assert (said.ready, said.reason) == (False, "QueueMismatch")
-    assert "made for several consumers at a time" in said.message
+    assert (said.ready, said.message) == (True, ""), "the data plane keeps the order that is asked for later"
 
     single = subscriber(concurrency="1")
     await shop.provisioner.ensure_subscription(obj, single)

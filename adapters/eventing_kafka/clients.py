@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 _HOLD_S: Final = 1.0
 
 
-class _Connection(AIOKafkaConnection):  # type: ignore[misc]
+class _Connection(AIOKafkaConnection):
     """A connection that breaks in the way that the client's tasks expect, whatever event loop it runs on.
 
     uvloop raises RuntimeError where something is written to a connection that was reset in the same turn of the loop. The

@@ -18,7 +18,7 @@ from eventing_kafka.faults import CONNECT_S, ClusterError, cause, reason_of, wor
 from eventing_kafka.protocol import NO_ID, TopicRequest
 from eventing_kafka.settings import KafkaSettings
 
-__all__ = ["CALL_S", "KafkaCluster", "Topic"]
+__all__ = ["CALL_S", "KafkaCluster", "TopicDescription"]
 
 _log = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Topic:
-    """A topic as it is."""
+class TopicDescription:
+    """A topic as Kafka has it."""
 
     name: str
     id: str  # of this very topic: another of the same name has another; "" where the broker is too old to say
@@ -62,15 +62,15 @@ class KafkaCluster:
 
     # Topics.
 
-    async def topic(self, name: str) -> Topic | None:
+    async def topic(self, name: str) -> TopicDescription | None:
         """The topic; None where there is none. It is not made by asking."""
 
-        async def ask(client: AIOKafkaClient) -> Topic | None:
+        async def ask(client: AIOKafkaClient) -> TopicDescription | None:
             found = await _metadata(client, name)
             if found is None:
                 return None
             partitions, id_ = found["partitions"], found.get("topic_id", NO_ID)
-            return Topic(
+            return TopicDescription(
                 name,
                 "" if id_ == NO_ID else str(id_),
                 tuple(sorted(partition["partition"] for partition in partitions)),

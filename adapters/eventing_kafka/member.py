@@ -55,7 +55,7 @@ _BACKOFF_S: Final = (0.5, 15.0)
 _TOO_LATE: Final = (IllegalGenerationError, IllegalStateError, RebalanceInProgressError, UnknownMemberIdError)
 
 
-class Member(ConsumerRebalanceListener):  # type: ignore[misc]
+class Member(ConsumerRebalanceListener):
     """Runs from `start` to `leave`."""
 
     def __init__(

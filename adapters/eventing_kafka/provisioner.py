@@ -16,7 +16,7 @@ from eventing.resources.duration import parse_duration
 from eventing.resources.kinds import Object
 from eventing.resources.subscribers import Subscriber
 from eventing_kafka.client_log import bound_client_log
-from eventing_kafka.cluster import CALL_S, KafkaCluster, Topic
+from eventing_kafka.cluster import CALL_S, KafkaCluster, TopicDescription
 from eventing_kafka.faults import ClusterError
 from eventing_kafka.kind import DEFAULTS, is_topic
 from eventing_kafka.names import ORDER_ANNOTATION, external_topic, group_of, own_group, topic_of
@@ -181,7 +181,7 @@ class KafkaProvisioner:
         message = "" if owner == OURS else f"topic {name} was not made for this channel and stays when it is deleted"
         return Provisioned(True, "", message, annotations=_annotations(topic, owner), trust_s=_TRUST_S)
 
-    async def _create(self, cluster: KafkaCluster, name: str, spec: Mapping[str, Any]) -> tuple[Topic, bool]:
+    async def _create(self, cluster: KafkaCluster, name: str, spec: Mapping[str, Any]) -> tuple[TopicDescription, bool]:
         """The topic, and whether it was made by this call."""
         config = {**dict(cluster.settings.topic_config), "retention.ms": str(_retention_ms(spec))}
         try:
@@ -197,7 +197,7 @@ class KafkaProvisioner:
             await asyncio.sleep(_AGAIN_S)
         return topic, made
 
-    async def _owner_of_found(self, cluster: KafkaCluster, topic: Topic, spec: Mapping[str, Any]) -> str:
+    async def _owner_of_found(self, cluster: KafkaCluster, topic: TopicDescription, spec: Mapping[str, Any]) -> str:
         """Whose is a topic that was there already? One that is as it would be made and has never held an event is taken for one
         that was made just before the controller died."""
         exact = (len(topic.partitions), topic.replication) == (spec["numPartitions"], spec["replicationFactor"])
@@ -215,7 +215,7 @@ class KafkaProvisioner:
             await asyncio.sleep(_AGAIN_S)
 
 
-async def _less_than(cluster: KafkaCluster, topic: Topic, spec: Mapping[str, Any]) -> list[str]:
+async def _less_than(cluster: KafkaCluster, topic: TopicDescription, spec: Mapping[str, Any]) -> list[str]:
     """In what the topic has less than the spec asks for, in words. More is fine: that is how a topic grows, since the spec is
     immutable."""
     found: list[str] = []
@@ -239,7 +239,7 @@ def _retention_ms(spec: Mapping[str, Any]) -> int:
     return round(parse_duration(spec["retentionDuration"]) * 1000)
 
 
-def _annotations(topic: Topic, owner: str) -> dict[str, str]:
+def _annotations(topic: TopicDescription, owner: str) -> dict[str, str]:
     return {TOPIC_ANNOTATION: topic.name, OWNER_ANNOTATION: owner, TOPIC_ID_ANNOTATION: topic.id}
 
 
@@ -249,7 +249,7 @@ def _said(channel: Object) -> Mapping[str, str]:
     return annotations
 
 
-def _same(topic: Topic, said: Mapping[str, str]) -> bool:
+def _same(topic: TopicDescription, said: Mapping[str, str]) -> bool:
     """Whether it is the very topic that was made for the channel."""
     return (said.get(OWNER_ANNOTATION), said.get(TOPIC_ANNOTATION), said.get(TOPIC_ID_ANNOTATION)) == (OURS, topic.name, topic.id)
 

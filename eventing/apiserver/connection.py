@@ -20,7 +20,7 @@ class Connection(HttpToolsProtocol):
     _in_head = False
     _head_size = 0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn's own
         super().connection_made(transport)
         transport.set_write_buffer_limits(_WRITE_BUFFER)
 

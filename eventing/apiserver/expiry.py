@@ -30,8 +30,8 @@ class _Told(msgspec.Struct):
     """When an Event was last told; which of the fields is filled depends on who wrote it."""
 
     metadata: dict[str, object]
-    lastTimestamp: str | None = None  # noqa: N815
-    eventTime: str | None = None  # noqa: N815
+    lastTimestamp: str | None = None
+    eventTime: str | None = None
 
 
 class EventExpiry:

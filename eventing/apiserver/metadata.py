@@ -75,11 +75,11 @@ METADATA_SCHEMA: Final[dict[str, Any]] = {
 class Owner(msgspec.Struct, frozen=True):
     """One of the objects that an object depends on."""
 
-    apiVersion: str = ""  # noqa: N815
+    apiVersion: str = ""
     kind: str = ""
     name: str = ""
     uid: str = ""
-    blockOwnerDeletion: bool = False  # noqa: N815
+    blockOwnerDeletion: bool = False
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -90,8 +90,8 @@ class Header(msgspec.Struct, frozen=True):
     uid: str = ""
     labels: dict[str, str] = {}
     finalizers: list[str] = []
-    ownerReferences: list[Owner] = []  # noqa: N815
-    deletionTimestamp: str | None = None  # noqa: N815
+    ownerReferences: list[Owner] = []
+    deletionTimestamp: str | None = None
 
 
 class _Headed(msgspec.Struct):

@@ -13,6 +13,7 @@ import yaml
 from eventing.apiserver.failures import bad_request, invalid_options, not_acceptable, unsupported_media_type
 from eventing.apiserver.protobuf import decode_protobuf
 from eventing.resources.kinds import Kind, Object
+from eventing.resources.kubernetes_yaml import KubernetesLoader, check_yaml
 
 __all__ = [
     "APPLY_PATCH",
@@ -146,16 +147,6 @@ def decode_json(body: bytes) -> Any:
         raise bad_request(f"error decoding the body: {error}") from None
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Safe, and without timestamps, which JSON does not have."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    key: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for key, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 def decode_yaml(body: bytes) -> Any:
     """YAML as JSON values. JSON, which is what clients send under this name, is read as such. Raises 400."""
     if body.lstrip()[:1] in {b"{", b"["}:
@@ -164,28 +155,11 @@ def decode_yaml(body: bytes) -> Any:
         except (msgspec.DecodeError, RecursionError):
             pass
     try:
-        _check_yaml(body)
-        value = yaml.load(body, Loader=_Loader)  # noqa: S506 - a safe loader
+        check_yaml(body, depth_max=_MAX_DEPTH, aliases=False)
+        value = yaml.load(body, Loader=KubernetesLoader)  # noqa: S506 - a safe loader
         return msgspec.json.decode(msgspec.json.encode(value))
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, RecursionError, ValueError) as error:
         raise bad_request(f"error decoding YAML: {error}") from None
-
-
-def _check_yaml(body: bytes) -> None:
-    """Refuse what could grow (aliases) or go too deep: the composer in C would crash the process."""
-    depth = 0
-    for event in yaml.parse(body, Loader=_Loader):
-        match event:
-            case yaml.AliasEvent():
-                raise yaml.YAMLError("aliases are not allowed")
-            case yaml.CollectionStartEvent():
-                depth += 1
-                if depth > _MAX_DEPTH:
-                    raise yaml.YAMLError("exceeded max depth")
-            case yaml.CollectionEndEvent():
-                depth -= 1
-            case _:
-                pass
 
 
 _QUALITY: Final = re.compile(r"q=([0-9.]+)")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from eventing.cli.completion import complete_targets
-from eventing.cli.objects import Faults, Namespace, Target, api_client, targets
+from eventing.cli.objects import Faults, Namespace, Selector, Target, api_client, targets
 from eventing.cli.sections import SECTIONS
 from eventing.cli.tables import aligned
 from eventing.cli.terminal import DataDir, printable
@@ -34,7 +34,7 @@ def describe(
     ],
     *,
     namespace: Namespace = "default",
-    selector: Annotated[str, typer.Option("--selector", "-l", metavar="LABEL=VALUE", help="Only those with the labels.")] = "",
+    selector: Selector = "",
     data_dir: DataDir = None,
 ) -> None:
     """Show everything about objects, and the events that tell what happened to them.

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from eventing.cli.completion import complete_targets
-from eventing.cli.objects import Faults, Namespace, Target, api_client, targets
+from eventing.cli.objects import Faults, Namespace, Selector, Target, api_client, targets
 from eventing.cli.tables import rows_of, write_table
 from eventing.cli.terminal import DataDir, printable
 from eventing.runtime.api_client import ApiClient, Object
@@ -28,7 +28,7 @@ def get(
     *,
     namespace: Namespace = "default",
     all_namespaces: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces.")] = False,
-    selector: Annotated[str, typer.Option("--selector", "-l", metavar="LABEL=VALUE", help="Only those with the labels.")] = "",
+    selector: Selector = "",
     output: Annotated[Output, typer.Option("--output", "-o", help="A table, names, or the objects whole.")] = "table",
     data_dir: DataDir = None,
 ) -> None:

@@ -14,7 +14,7 @@ from eventing.errors import EventingError, ObjectNotFoundError
 from eventing.observe.lines import lines_of
 from eventing.runtime.api_client import ApiClient, ApiResource
 
-__all__ = ["FAILED", "NOT_FOUND", "Faults", "Namespace", "Target", "api_client", "targets"]
+__all__ = ["FAILED", "NOT_FOUND", "Faults", "Namespace", "Selector", "Target", "api_client", "targets"]
 
 FAILED = 1
 NOT_FOUND = 3
@@ -22,6 +22,7 @@ NOT_FOUND = 3
 Namespace = Annotated[
     str, typer.Option("--namespace", "-n", help="Namespace of the objects.", autocompletion=complete_namespaces)
 ]
+Selector = Annotated[str, typer.Option("--selector", "-l", metavar="LABEL=VALUE", help="Only those with the labels.")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import yaml
 
 from eventing.errors import StartError
 from eventing.resources.kinds import Object
+from eventing.resources.kubernetes_yaml import KubernetesLoader, check_yaml
 
 __all__ = ["FIELD_MANAGER", "Manifest", "dump", "load", "parse", "read"]
 
@@ -30,16 +31,6 @@ class Manifest:
 
     origin: str
     body: Object
-
-
-class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
-    """YAML as Kubernetes reads it: a timestamp is a string."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
 
 
 def read(sources: Sequence[str], stdin: TextIO | None = None) -> list[Manifest]:
@@ -72,8 +63,8 @@ def parse(text: str, name: str) -> list[Manifest]:
     if len(text) > SIZE_MAX:
         raise StartError(f"{name}: is larger than {SIZE_MAX // 1024 // 1024} MiB")
     try:
-        _check_depth(text)
-        documents = list(yaml.load_all(text, Loader=_Loader))
+        check_yaml(text, depth_max=_DEPTH_MAX, aliases=True)
+        documents = list(yaml.load_all(text, Loader=KubernetesLoader))
     except yaml.YAMLError as error:
         raise StartError(f"{name}: is not YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
@@ -123,18 +114,6 @@ class _Plain:
         if value is None or isinstance(value, str | int | float | bool):
             return value
         raise StartError(f"{self._origin}: holds a value of a type that JSON does not have: {type(value).__name__}")
-
-
-def _check_depth(text: str) -> None:
-    """The composer in C recurses without bound, and would take the process with it."""
-    depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > _DEPTH_MAX:
-                raise RecursionError
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
 
 
 def _key(key: object, origin: str) -> str:

@@ -169,7 +169,7 @@ class Member(ConsumerRebalanceListener):
     async def _live(self, consumer: AIOKafkaConsumer) -> None:
         """The life of one client, until asked to renew or until something fails."""
         try:
-            await clients.start(consumer._client, consumer, 2 * REQUEST_TIMEOUT_MS / 1000)  # noqa: SLF001
+            await clients.start(consumer._client, consumer, 2 * REQUEST_TIMEOUT_MS / 1000)  # noqa: SLF001 - whose connections they are
             if self._renew.is_set():
                 return
             self._consumer = consumer
@@ -183,7 +183,7 @@ class Member(ConsumerRebalanceListener):
             self._assigned.clear()
             self._consumer = None
             within = _STEP_S if self._leave_by is None else min(_STEP_S, self._leave_by - self._clock())
-            await clients.stop(consumer._client, consumer, within)  # noqa: SLF001
+            await clients.stop(consumer._client, consumer, within)  # noqa: SLF001 - whose connections they are
 
     def _made(self, settings: KafkaSettings) -> AIOKafkaConsumer:
         return AIOKafkaConsumer(
@@ -353,7 +353,7 @@ class Member(ConsumerRebalanceListener):
             return
         try:
             # `consumer.commit` would try for ever: also when the topic has been deleted and made anew meanwhile.
-            await consumer._coordinator._do_commit_offsets(subscription.assignment, changed)  # noqa: SLF001
+            await consumer._coordinator._do_commit_offsets(subscription.assignment, changed)  # noqa: SLF001 - once
         except _TOO_LATE as error:
             logger.debug("%s: a commit of group %s came too late: %s", self._cursor.name, self._group, error)
         except UnknownTopicOrPartitionError as error:

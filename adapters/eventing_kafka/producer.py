@@ -224,7 +224,8 @@ class Producer:
         if client is None:
             return
         accumulator = client._message_accumulator  # noqa: SLF001 - the client itself does this, but only after its time-out
-        homeless = {tp for tp in accumulator._batches if client.client.cluster.leader_for_partition(tp) is None}  # noqa: SLF001
+        queued = accumulator._batches  # noqa: SLF001 - it tells nobody what it has
+        homeless = {tp for tp in queued if client.client.cluster.leader_for_partition(tp) is None}
         for tp in homeless & self._homeless:  # for two looks: not only between two answers
             accumulator._pop_batch(tp).failure(UnknownTopicOrPartitionError(tp.topic))  # noqa: SLF001 - one at a time is queued
         self._homeless = homeless
@@ -358,7 +359,7 @@ class Producer:
 async def _stop(client: AIOKafkaProducer, within_s: float) -> None:
     """Stop a client, with what it has under way, but within a time."""
     accumulator = client._message_accumulator  # noqa: SLF001 - there is no other way to let go of what it retries for ever
-    sending = client._sender.sender_task  # noqa: SLF001
+    sending = client._sender.sender_task  # noqa: SLF001 - nor to stop it before it has sent all
     if sending is not None and not sending.done():
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s / 2):

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from eventing.back_end_settings import SettingsError, SettingsReader
+from eventing.back_end_settings import SettingsReader
 from eventing.channels import BackEndSettings
 from tests.support.authority import Authority
+from tests.support.faults import settings_fault
 
 PASSWORD = "hunter2-not-to-be-seen"
 REMEDY = "make it: kubectl create configmap"
@@ -27,14 +28,7 @@ def reader(secret: dict[str, str | bytes] | None = None, *, name: str = "knative
 
 
 def told_by(attempt: Callable[[], object]) -> tuple[str, str]:
-    """Reason and text of the error, which is not to quote a Secret, nor is what led to it."""
-    with pytest.raises(SettingsError) as caught:
-        attempt()
-    chain: BaseException | None = caught.value
-    while chain is not None:
-        assert PASSWORD not in f"{chain} {chain!r}"
-        chain = chain.__cause__ or (None if chain.__suppress_context__ else chain.__context__)
-    return caught.value.reason, str(caught.value)
+    return settings_fault(attempt, PASSWORD)
 
 
 def test_without_a_config_map() -> None:

@@ -143,21 +143,21 @@ class RabbitmqCursor(DurableCursor[RabbitmqLease]):
     def release(self, lease: RabbitmqLease) -> bool:
         if not lease.out:
             return False
-        self._give_back(self._following(lease, lease.note))
+        self._give_back(self._again(lease, lease.note))
         return True
 
     def defer(self, lease: RabbitmqLease, until: float, note: bytes = b"") -> bool:
         if not lease.out:
             return False
-        following = self._following(lease, note)
+        again = self._again(lease, note)
         wait = until - self._clock()
         step = step_of(wait)
         if step is None and until >= lease.expires:
             step = DELAYS_S[0]  # later than asked for, but the broker would not wait so long
         if step is None or self._ordered:
-            self._hold(following, until)
+            self._hold(again, until)
         else:
-            self._delay(following, step, until)
+            self._delay(again, step, until)
         return True
 
     def _delay(self, lease: RabbitmqLease, step: int, until: float) -> None:
@@ -165,10 +165,10 @@ class RabbitmqCursor(DurableCursor[RabbitmqLease]):
         assert way is not None  # it came by it
         way.delays.put(self, lease, self.queue, step, until)
 
-    def _following(self, lease: RabbitmqLease, note: bytes) -> RabbitmqLease:
+    def _again(self, lease: RabbitmqLease, note: bytes) -> RabbitmqLease:
         self._out -= 1
-        following = self._known[lease.tag] = lease.following(note)
-        return following
+        again = self._known[lease.tag] = lease.again(note)
+        return again
 
     def _hold(self, lease: RabbitmqLease, until: float) -> None:
         super()._hold(lease, until)
@@ -301,7 +301,7 @@ class RabbitmqCursor(DurableCursor[RabbitmqLease]):
 
     def delivered(self, tag: int, header: bytes, body: bytes, *, again: bool, direct: bool) -> None:
         now = self._clock()
-        lease = RabbitmqLease(tag, header, body, again=again, stored=now, expires=now + self._channel.max_hold_s)
+        lease = RabbitmqLease(tag, header, body, redelivered=again, stored=now, expires=now + self._channel.max_hold_s)
         self._known[tag] = lease
         self.backlog.arrived += 1
         self._mean_size += (lease.size - self._mean_size) / 64
@@ -313,7 +313,7 @@ class RabbitmqCursor(DurableCursor[RabbitmqLease]):
 
     def _waits(self, lease: RabbitmqLease, now: float) -> bool:
         """Whether the message has still to wait: it went through a delay queue, or was given back while it waited."""
-        known = self._remembered.pop(lease) if lease.again else None
+        known = self._remembered.pop(lease) if lease.redelivered else None
         if known is not None:
             until, lease.note, lease.deliveries = known
         else:

@@ -21,11 +21,11 @@ _NOTHING: Final = Properties(b"", [], None, b"")
 class RabbitmqLease(Lease):
     """Handed out while `out`. Its event is made when it is first handed out; `decoded` says whether it was."""
 
-    __slots__ = ("_said", "again", "body", "decoded", "delaying", "header", "out", "tag")
+    __slots__ = ("_said", "body", "decoded", "delaying", "header", "out", "redelivered", "tag")
 
     expires: float
 
-    def __init__(self, tag: int, header: bytes, body: bytes, *, again: bool, stored: float, expires: float) -> None:
+    def __init__(self, tag: int, header: bytes, body: bytes, *, redelivered: bool, stored: float, expires: float) -> None:
         self.event = _NO_EVENT
         self.stored = stored
         self.expires = expires
@@ -35,10 +35,10 @@ class RabbitmqLease(Lease):
         self.tag = tag
         self.header = header
         self.body = body
-        self.again = again  # the broker says that it was handed out before
         self.decoded = False
         self.delaying = False  # it is on its way to a delay queue
         self.out = False
+        self.redelivered = redelivered  # the broker says that it was handed out before
         self._said: Properties | None = None
 
     def __lt__(self, other: "RabbitmqLease") -> bool:
@@ -61,7 +61,7 @@ class RabbitmqLease(Lease):
     @property
     def counted(self) -> int:
         """How often the message was handed out before, as far as it says so itself."""
-        count = int(self.again)
+        count = int(self.redelivered)
         before = 0
         for name, value in self.said.headers:
             if name == _COUNT_HEADER and value.isdigit():
@@ -70,10 +70,12 @@ class RabbitmqLease(Lease):
                 before = int(value[:9])
         return count + before
 
-    def following(self, note: bytes) -> "RabbitmqLease":
+    def again(self, note: bytes) -> "RabbitmqLease":
         """The lease in which the event comes again; this one has ended."""
         self.out = False
-        lease = RabbitmqLease(self.tag, self.header, self.body, again=self.again, stored=self.stored, expires=self.expires)
+        lease = RabbitmqLease(
+            self.tag, self.header, self.body, redelivered=self.redelivered, stored=self.stored, expires=self.expires
+        )
         lease.event = self.event
         lease.decoded = True
         lease.deliveries = self.deliveries + 1

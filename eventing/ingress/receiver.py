@@ -2,7 +2,8 @@
 
 The answers, in the order of the checks: 404 no such channel (400: host form with a path) · 200 OPTIONS · 405 other methods ·
 415 an event format that is not read · 400 naming every fault, or an event that goes in a circle · 413 the channel can never
-store it · 503 with Retry-After no room, or the back end is away · 202 stored, with the receipts.
+store it · 503 with Retry-After no room, or the back end is away · 500 the back end broke its contract · 202 stored, with
+the receipts.
 Limits of size and time are the server's (eventing.wire.request).
 """
 

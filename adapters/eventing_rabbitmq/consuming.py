@@ -30,6 +30,7 @@ HELD_BYTES_MAX: Final = 32 << 20
 _HELD: Final = (16, 4096)  # how many may: at first, at most
 _ANNOUNCED_S: Final = 1.0  # within which the broker says that a queue is gone
 _POLL_S: Final = 10.0  # C-23 allows 15
+_PATIENCE_MAX_S: Final = 600.0
 _BACKOFF_S: Final = (0.2, 5.0)
 _TURN_S: Final = 1.0  # how often a process looks whether the one that consumes in order is gone
 _LOOKS_PER_S: Final = 200  # of all that wait for that on a connection
@@ -54,6 +55,7 @@ class Consuming:
         self._deleted = False  # the broker has just said that the queue is
         self._held = _HELD[0]
         self._owed_since: float | None = None
+        self._patience_s = _POLL_S
         self._renew = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._task = self._start()
@@ -256,9 +258,14 @@ class Consuming:
         """See how much is in the queue."""
         cursor, backlog = self._cursor, self._cursor.backlog
         arrived = backlog.ask()
+        if arrived:
+            self._patience_s = _POLL_S
         try:
             ready, consumers = await way.topology.ready(cursor.queue)
             owed = bool(ready) and not arrived and cursor.here < self.prefetch and (consumers < 2 or not self.in_order)
+            if owed and self.in_order:
+                # Mostly another process has the queue: of a single active consumer's, a quorum queue counts no other consumers.
+                ready = 0
             ready += await way.delays.waiting(cursor.queue)
         except BrokerError as error:
             if error.code != NOT_FOUND:
@@ -286,15 +293,19 @@ class Consuming:
     async def _look_for_a_stall(self, *, owed: bool) -> None:
         """`owed`: there are events for which there is room here, and none has come.
 
-        After a deletion as above RabbitMQ 3.10 may also count a consumer that it gives nothing. A new AMQP channel ends that."""
+        After a deletion as above RabbitMQ 3.10 may also count a consumer that it gives nothing. A new AMQP channel ends that.
+        In order it may as well be that another process has the queue: nothing tells, so it is tried less often each time."""
         now = self._loop.time()
         if not owed or not self.tag:
             self._owed_since = None
         elif self._owed_since is None:
             self._owed_since = now
-        elif now - self._owed_since >= _POLL_S and self.amqp is not None:
-            logger.warning(
-                "%s: RabbitMQ has events and hands out none, so that its AMQP channel is opened anew", self._cursor.name
-            )
+        elif now - self._owed_since >= self._patience_s and self.amqp is not None:
+            if self.in_order:
+                self._patience_s = min(2 * self._patience_s, _PATIENCE_MAX_S)
+                logger.info("%s: another process has its queue, or none: its AMQP channel is opened anew", self._cursor.name)
+            else:
+                text = "%s: RabbitMQ has events and hands out none, so that its AMQP channel is opened anew"
+                logger.warning(text, self._cursor.name)
             self._owed_since = None
             await self.amqp.close()

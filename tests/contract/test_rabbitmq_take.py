@@ -1,6 +1,7 @@
 """Taking and settling on a real RabbitMQ: waits of every length, what comes again, and what happens when something is wrong."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -266,6 +267,32 @@ async def test_lag_counts_what_is_in_the_queue_and_what_is_here(
     assert 0 <= lag.oldest_s < 60
     assert lag.bytes is None
     assert time.monotonic() - lag.as_of < 15
+
+
+@pytest.mark.parametrize("harness", ["quorum"], indirect=True)  # a classic queue counts all its consumers
+async def test_the_process_that_does_not_have_an_ordered_queue_counts_nothing_and_stays_calm(
+    harness: RabbitmqHarness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """C-23. RabbitMQ hands it nothing for as long as the other one lives, and does not say so."""
+    monkeypatch.setattr(consuming, "_POLL_S", 0.1)
+    first = await harness.open("first")
+    ordered = {"eventing-mesh.dev/concurrency": "1"}
+    one = await harness.subscribe(first, annotations=ordered, order=Order.SUBSCRIPTION)
+    await stored(first, *(event(str(number)) for number in range(20)))
+    (lease,) = await one.taken(1)
+    second = await harness.open("second")
+    consumer = RecordingConsumer()
+    two = Subscriber(second.attach(subscription("uid-1", ordered), consumer, order=Order.SUBSCRIPTION), consumer)
+    with caplog.at_level(logging.INFO):
+        await until(lambda: caplog.text.count("opened anew") == 4)
+    at = [each.created for each in caplog.records if "opened anew" in each.message]
+    assert at[3] - at[2] > 0.75, "it asks again less and less often: 8 times what it first waits"
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
+    await until(lambda: (one.cursor.lag().events, two.cursor.lag().events) == (20, 0))
+    assert one.settle(lease)
+    await first.aclose(time.monotonic() + 10)
+    assert ids(await two.taken(1)) == ["1"]
+    await until(lambda: two.cursor.lag().events == 19)
 
 
 async def test_other_concurrency_and_order_apply_to_what_comes(harness: RabbitmqHarness) -> None:

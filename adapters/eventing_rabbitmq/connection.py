@@ -6,6 +6,7 @@ loop leaves together. A connection that shows no sign of life for two heartbeats
 
 import asyncio
 import logging
+import random
 import struct
 from collections import deque
 from collections.abc import Callable
@@ -35,6 +36,7 @@ _CAPABILITIES: Final = {
     "publisher_confirms": True,
 }
 _GOODBYE_S: Final = 1.0
+_NEXT_NODE_S: Final = 5.0  # after which the next node of a cluster is tried
 _GIVEN_UP_MAX: Final = 200  # AMQP channels of a connection that hang; then a new connection is made
 
 
@@ -407,11 +409,29 @@ class Connection(asyncio.Protocol):
 
 
 async def connect(settings: RabbitmqSettings, name: str) -> Connection:
-    """A connection that is ready for use. Raises OSError, TimeoutError, BrokerError, ConnectionLostError."""
+    """A connection that is ready for use, to any node: they are tried in an order of chance, so that connections spread. Raises
+    OSError, TimeoutError, BrokerError, ConnectionLostError; of several nodes what one has said, or what the last one came to."""
+    *others, last = random.sample(settings.addresses, len(settings.addresses))
+    refusal: BrokerError | None = None
+    for host, port in others:
+        try:
+            async with asyncio.timeout(_NEXT_NODE_S):
+                return await _connect(settings, host, port, name)
+        except BrokerError as error:
+            refusal = error
+        except (OSError, ConnectionLostError):
+            pass  # another may be there, and the last one says it where none is
+    try:
+        return await _connect(settings, *last, name)
+    except (OSError, ConnectionLostError) as error:
+        raise refusal or error from None
+
+
+async def _connect(settings: RabbitmqSettings, host: str, port: int, name: str) -> Connection:
     loop = asyncio.get_running_loop()
     context = settings.context()
     async with asyncio.timeout(CONNECT_TIMEOUT_S):
-        _, connection = await loop.create_connection(Connection, settings.host, settings.port, ssl=context)
+        _, connection = await loop.create_connection(Connection, host, port, ssl=context)
     try:
         await connection.greet(settings, name)
     except exceptions.PAMQPException as error:

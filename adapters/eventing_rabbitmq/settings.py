@@ -33,6 +33,7 @@ _MAKE_CONFIG_MAP: Final = (
 class RabbitmqSettings:
     """How to reach RabbitMQ. Those that are equal reach the same in the same way: connections are shared by them.
 
+    `others` are further nodes of the cluster that `host` with `port` is one of.
     `consumer_timeout_s` is after which RabbitMQ takes an event back that was handed out and is not acknowledged; it is no part of
     the way there.
     """
@@ -45,6 +46,7 @@ class RabbitmqSettings:
     password: str = field(default="guest", repr=False)
     heartbeat_s: int = _DEFAULT_HEARTBEAT_S
     tls: TlsMaterial = field(default_factory=TlsMaterial)
+    others: tuple[tuple[str, int], ...] = ()
     consumer_timeout_s: float = field(default=_DEFAULT_CONSUMER_TIMEOUT_S, compare=False)
 
     @classmethod
@@ -73,10 +75,15 @@ class RabbitmqSettings:
         return cls(**made)
 
     @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """Of all nodes, host and port."""
+        return ((self.host, self.port), *self.others)
+
+    @property
     def where(self) -> str:
-        """The broker and the virtual host, for people."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}, virtual host {self.vhost!r}"
+        """The broker, or the nodes of the cluster, and the virtual host, for people."""
+        nodes = (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.addresses)
+        return f"{', '.join(nodes)}, virtual host {self.vhost!r}"
 
     def context(self) -> ssl.SSLContext | None:
         """The TLS context that all connections of these settings share; None without TLS."""

@@ -114,7 +114,7 @@ def up(
     rabbitmq: Annotated[
         str,
         typer.Option(
-            metavar="amqp[s]://USER:PASSWORD@HOST[/VHOST]",
+            metavar="amqp[s]://USER:PASSWORD@HOST[,HOST…][/VHOST]",
             envvar=_RABBITMQ_VARIABLE,
             show_default=False,
             help="RabbitMQ's URL, for RabbitmqChannels: written into a Secret that ConfigMap "

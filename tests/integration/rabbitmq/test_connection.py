@@ -12,6 +12,7 @@ from eventing.errors import EventingError
 from eventing_rabbitmq.connection import BrokerError, Connection, ConnectionLostError, NoAnswerError, connect
 from eventing_rabbitmq.settings import RabbitmqSettings
 from eventing_rabbitmq.url import read_url
+from tests.support.ports import reserve_ports
 from tests.support.rabbitmq.broker import RabbitmqBroker
 
 pytestmark = pytest.mark.rabbitmq
@@ -96,6 +97,18 @@ async def test_what_the_broker_refuses_closes_one_channel(rabbitmq: RabbitmqBrok
     await connection.close()
     with pytest.raises(ConnectionLostError):
         await connection.channel(Handler())
+
+
+async def test_nodes_are_tried_until_one_serves(rabbitmq: RabbitmqBroker) -> None:
+    absent = ",".join(f"127.0.0.1:{port}" for port in reserve_ports(3))
+    url = rabbitmq.url.replace("@", f"@{absent},")
+    for _ in range(5):
+        connection = await connect(settings(url), "test")
+        await connection.close()
+    with pytest.raises(BrokerError):  # the node that is there has more to say than those that are not
+        await connect(settings(url.replace("open%20sesame", "wrong")), "test")
+    with pytest.raises(ConnectionRefusedError):
+        await connect(settings(f"amqp://{absent}"), "test")
 
 
 async def test_a_peer_that_is_silent_is_left_after_two_heartbeats(rabbitmq: RabbitmqBroker) -> None:

@@ -29,6 +29,8 @@ def with_secret(config: dict[str, str] | None = None, **data: str | bytes) -> Ba
         ("amqp://u:p@broker:5673/shop\n", {"port": 5673, "vhost": "shop", "user": "u", "password": "p"}),
         ("amqp://us%40er:p%2Fa%3Ass@[::1]/a%2Fb%20c", {"host": "::1", "vhost": "a/b c", "user": "us@er", "password": "p/a:ss"}),
         ("amqps://u:p@broker/?heartbeat=3", {"port": 5671, "encrypted": True, "heartbeat_s": 3}),
+        ("amqp://u:p@a,b:5673,[::1]:5674/shop", {"addresses": (("a", 5672), ("b", 5673), ("::1", 5674)), "vhost": "shop"}),
+        ("amqps://u:p,w@[::1],b", {"addresses": (("::1", 5671), ("b", 5671)), "password": "p,w"}),
     ],
 )
 def test_urls(url: str, wanted: dict[str, Any]) -> None:
@@ -91,6 +93,9 @@ def test_tls(tmp_path: Path) -> None:
         (with_secret(url=f"u:{PASSWORD}@broker:5672"), "InvalidSecret", "key url: it begins with neither"),
         (with_secret(url=f"amqp://u:{PASSWORD}@"), "InvalidSecret", "key url: it names no host"),
         (with_secret(url=f"amqp://u:{PASSWORD}@broker:x"), "InvalidSecret", "key url: it is no URL"),
+        (with_secret(url=f"amqp://u:{PASSWORD}@a,b:x"), "InvalidSecret", "key url: it is no URL"),
+        (with_secret(url=f"amqp://u:{PASSWORD}@a,,b"), "InvalidSecret", "key url: it names no host"),
+        (with_secret(url=f"amqp://u:{PASSWORD}@a,amqp://u:{PASSWORD}@b"), "InvalidSecret", "key url: it is more than one URL"),
         (with_secret(url=f"amqp://u:{PASSWORD}@broker/a/b"), "InvalidSecret", "is written %2F"),
         (with_secret(url=f"amqp://u:{PASSWORD}@broker?verify=no"), "InvalidSecret", "the parameter 'verify' is not known"),
         (with_secret(url=f"amqp://u:{PASSWORD}@broker?heartbeat=0"), "InvalidSecret", "heartbeat is 1 to 3600"),

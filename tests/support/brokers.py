@@ -16,7 +16,7 @@ from tests.support.services import ContainerService, ProcessService, Service
 __all__ = ["Broker"]
 
 _FILES_AT: Final = "/etc/eventing-mesh-test"
-_UP_S: Final = 60.0
+_UP_S: Final = 120.0
 
 
 class Broker(ABC):

@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
@@ -14,7 +15,7 @@ from tests.support.brokers import Broker
 from tests.support.ports import reserve_ports
 from tests.support.reaper import Reaper
 
-__all__ = ["PASSWORD", "USER", "RabbitmqBroker"]
+__all__ = ["PASSWORD", "USER", "Node", "RabbitmqBroker"]
 
 USER: Final = "mesh"
 PASSWORD: Final = "open sesame"
@@ -23,19 +24,35 @@ _ALARM_S: Final = 30.0
 _LIST_WRITTEN_S: Final = 1.0
 
 
+@dataclass(frozen=True)
+class Node:
+    """Of a cluster: its name, and the port at which all its nodes find each other (a register that the node does not start)."""
+
+    name: str
+    register: int
+
+
 class RabbitmqBroker(Broker):
     """USER with PASSWORD may do everything in the virtual host `/`. `properties` are lines of rabbitmq.conf, `tick_ms` is how often
-    the broker looks whether a consumer has kept an event for longer than `consumer_timeout` (usually 60,000).
+    the broker looks whether a consumer has kept an event for longer than `consumer_timeout` (usually 60,000). `node` where it is one of
+    a cluster (cluster.py).
     """
 
     product = "RabbitMQ"
 
     def __init__(
-        self, back_end: BackEnd, reaper: Reaper, *, properties: Mapping[str, str] | None = None, tick_ms: int = 60_000
+        self,
+        back_end: BackEnd,
+        reaper: Reaper,
+        *,
+        properties: Mapping[str, str] | None = None,
+        tick_ms: int = 60_000,
+        node: Node | None = None,
     ) -> None:
         super().__init__(back_end, reaper)
-        self.port, self.tls_port, self._distribution, self._epmd = reserve_ports(4)
-        self._write(properties or {}, tick_ms)
+        self.port, self.tls_port, self._distribution, epmd = reserve_ports(4)
+        self._node = node or Node("eventing-mesh-test", epmd)
+        self._write(properties or {}, tick_ms, "" if node else "epmd &\n")
         self._launched_by("launch.sh", [self.port, self.tls_port])
 
     @property
@@ -117,7 +134,7 @@ class RabbitmqBroker(Broker):
         except OSError:
             return False
 
-    def _write(self, properties: Mapping[str, str], tick_ms: int) -> None:
+    def _write(self, properties: Mapping[str, str], tick_ms: int, register: str) -> None:
         files = self._files
         for name in ("ca.crt", "server.crt", "server.key"):
             shutil.copy(self._directory / name, files / name)
@@ -140,12 +157,12 @@ class RabbitmqBroker(Broker):
         (files / "advanced.config").write_text(f"[{{rabbit, [{{channel_tick_interval, {tick_ms}}}]}}].\n")
         (files / "enabled_plugins").write_text("[].\n")
         environment = {
-            "HOME": self._data,  # for the cookie that nodes know each other by
+            "HOME": self._data,  # for the cookie that programs and nodes know each other by
             "LANG": "C.UTF-8",
             # A register of nodes of its own: the usual one is a daemon that nobody ends.
-            "ERL_EPMD_PORT": self._epmd,
+            "ERL_EPMD_PORT": self._node.register,
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": "eventing-mesh-test@localhost",
+            "RABBITMQ_NODENAME": f"{self._node.name}@localhost",
             "RABBITMQ_DIST_PORT": self._distribution,
             "RABBITMQ_MNESIA_BASE": f"{self._data}/mnesia",
             "RABBITMQ_LOG_BASE": f"{self._data}/log",
@@ -161,5 +178,6 @@ class RabbitmqBroker(Broker):
         told = "".join(f"export {name}='{value}'\n" for name, value in environment.items()) + f"PATH={home}:$PATH\n"
         (files / "environment.sh").write_text(told)
         (files / "ctl.sh").write_text(f'. {self._at}/environment.sh\nexec rabbitmqctl --quiet "$@"\n')
-        launch = f"mkdir -p {self._data}\ncd {self._data}\nepmd &\nexec rabbitmq-server\n"
+        cookie = f"[ -e .erlang.cookie ] || (umask 377; echo eventing-mesh-test-{self._node.register} >.erlang.cookie)\n"
+        launch = f"mkdir -p {self._data}\ncd {self._data}\n{cookie}{register}exec rabbitmq-server\n"
         (files / "launch.sh").write_text(f". {self._at}/environment.sh\n{launch}")

@@ -2,16 +2,16 @@
 
 import asyncio
 import time
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from eventing.channels import BackEndSettings, Budget, Channel, ChannelHost, Order, Provisioner, channel_factories
-from eventing.resources.kinds import Object
-from eventing.testing.channel_harness import WITHIN_S, ChannelHarness, RecordingConsumer, Subscriber, subscription
+from eventing.channels import BackEndSettings
+from eventing.testing.channel_harness import WITHIN_S
+from eventing_kafka.names import topic_of
+from tests.contract.broker_harness import BrokerHarness
 
 __all__ = ["KafkaHarness", "until"]
 
@@ -24,65 +24,22 @@ async def until(condition: Callable[[], object], what: str, within_s: float = 3 
         await asyncio.sleep(0.01)
 
 
-class KafkaHarness(ChannelHarness):
-    """`partitions` of the topic; a topic of its own for each harness, gone with it."""
+class KafkaHarness(BrokerHarness):
+    """`partitions` of the topic."""
 
     back_end = "kafka"
+    kind = "KafkaChannel"
 
     def __init__(self, bootstrap: str, partitions: int = 3) -> None:
-        super().__init__(channel_factories()["kafka"])
+        spec = {"numPartitions": partitions, "replicationFactor": 1, "retentionDuration": "PT168H"}
+        super().__init__(BackEndSettings({"bootstrap.servers": bootstrap}), spec)
         self.bootstrap = bootstrap
-        self.settings = BackEndSettings({"bootstrap.servers": bootstrap})
-        self.budget = Budget(1 << 30)
-        self.opened: list[Channel] = []
-        self._provisioner = self.factory.provisioner(self.settings)
-        self._provisioned = False
-        name = f"orders-{uuid.uuid4().hex[:12]}"
-        self._channel: Object = {
-            "apiVersion": "messaging.knative.dev/v1beta1",
-            "kind": "KafkaChannel",
-            "metadata": {"name": name, "namespace": "default", "uid": name},
-            "spec": {"numPartitions": partitions, "replicationFactor": 1, "retentionDuration": "PT168H"},
-        }
-        self.topic = f"knative-messaging-kafka.default.{name}"
+        self.topic = topic_of(self.channel)
         self.admin: AIOKafkaAdminClient
 
     async def start(self) -> None:
         self.admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
         await self.admin.start()
-
-    async def open(self, process: str = "first") -> Channel:
-        if not self._provisioned:
-            made = await self.provisioner.ensure(self.channel)
-            assert made.ready, made
-            self._provisioned = True
-        channel = self.factory.open(
-            self.channel,
-            ChannelHost(self.budget, time.monotonic, settings=self.settings, process=process, receipts=process),
-        )
-        self.opened.append(channel)
-        return channel
-
-    async def subscribe(
-        self, channel: Channel, uid: str = "uid-1", order: Order = Order.NONE, annotations: Mapping[str, str] | None = None
-    ) -> Subscriber:
-        """A cursor of a subscription that is due from now on, or was before."""
-        await self.provisioner.ensure_subscription(self.channel, subscription(uid, annotations))
-        return self.attach(channel, uid, order, annotations)
-
-    def attach(
-        self, channel: Channel, uid: str = "uid-1", order: Order = Order.NONE, annotations: Mapping[str, str] | None = None
-    ) -> Subscriber:
-        consumer = RecordingConsumer()
-        return Subscriber(channel.attach(subscription(uid, annotations), consumer, order=order), consumer)
-
-    @property
-    def channel(self) -> Object:
-        return self._channel
-
-    @property
-    def provisioner(self) -> Provisioner:
-        return self._provisioner
 
     async def records(self) -> list[Any]:
         """The records of the topic, read by a client of the test's own."""
@@ -104,10 +61,6 @@ class KafkaHarness(ChannelHarness):
     async def stored(self) -> list[str]:
         return [dict(record.headers)["ce_id"].decode() for record in await self.records()]
 
-    async def fill(self, channel: Channel) -> bool:
-        self.budget.limit = 0  # as if all channels together held as much as they may
-        return True
-
     async def produce(
         self, value: bytes | None, headers: Sequence[tuple[str, bytes]] = (), *, key: bytes | None = None, partition: int = 0
     ) -> None:
@@ -120,8 +73,7 @@ class KafkaHarness(ChannelHarness):
             await producer.stop()
 
     async def aclose(self) -> None:
-        for channel in self.opened:
-            await channel.aclose(time.monotonic() + 10.0)
+        await self.close_channels()
         await self.provisioner.aclose()
         await self.admin.delete_topics([self.topic])
         await self.admin.close()

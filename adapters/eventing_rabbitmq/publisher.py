@@ -36,6 +36,7 @@ _SWEEP_S: Final = 0.5
 _BLOCKED_GRACE_S: Final = 1.0  # for confirms that were on their way when the broker's alarm went off
 _BACKOFF_S: Final = (0.2, 5.0)
 _RETRY_AFTER_S: Final = 2.0
+_REFUSED: Final = "RabbitMQ did not take the event: a queue of the channel is full (a policy may bound it) or not available"
 
 
 class Batch:
@@ -150,7 +151,7 @@ class Publisher:
         if not batch.left:
             self._let_go(batch)
         if not stored:
-            _fail(batch, "RabbitMQ did not take the event (a queue is full or not available)", maybe_stored=True)
+            _fail(batch, _REFUSED, maybe_stored=True)
         elif not routed and self._due():
             # No queue at all is bound, and there are subscriptions: their bindings are gone.
             self._recheck.set()

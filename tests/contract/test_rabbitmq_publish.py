@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -253,3 +254,49 @@ async def test_large_data_travels_in_several_frames(harness: RabbitmqHarness) ->
     await stored(channel, event("large", data=data), event("empty", data=b""))
     large, empty = await subscriber.taken(2)
     assert (large.event.data, empty.event.data) == (data, b"")
+
+
+@pytest.mark.parametrize("queue_type", ["quorum", "classic"])
+async def test_an_event_that_one_queue_refuses_is_not_accepted_and_the_others_go_on(
+    rabbitmq: RabbitmqBroker, queue_type: str
+) -> None:
+    """The broker answers Nack where any of the queues does not take it (here: a policy bounds one). The others have it all the same,
+    and the producer, who is told to send it again, is not told otherwise."""
+    harness = RabbitmqHarness(rabbitmq.url, queue_type)
+    harness.spies = False
+    await harness.start()
+    channel = await harness.open()
+    name = uuid.uuid4().hex
+    bounded = queue_of(harness.channel, "bounded").replace(".", "\\.")
+    policy = '{"max-length": 1, "overflow": "reject-publish"}'
+    try:
+        free = await harness.subscribe(channel, "free")
+        bounding = await harness.subscribe(channel, "bounded", annotations={"eventing-mesh.dev/concurrency": "1"})
+        await asyncio.to_thread(rabbitmq.ctl, "set_policy", name, f"^{bounded}$", policy, "--apply-to", "queues")
+        accepted: list[str] = []
+        error: ChannelError | None = None
+        async with asyncio.timeout(WITHIN_S):
+            while error is None:  # what the process has fetched does not count, and the bound is not exact
+                try:
+                    await stored(channel, event(str(len(accepted))))
+                except ChannelUnavailableError as refusal:
+                    error = refusal
+                else:
+                    accepted.append(str(len(accepted)))
+        refused_id = str(len(accepted))
+        assert error.retriable
+        assert error.retry_after
+        assert error.maybe_stored, "the other queue has it"
+        assert "full" in str(error)
+        assert ids(await free.taken(len(accepted) + 1)) == [*accepted, refused_id]
+        with pytest.raises(ChannelUnavailableError):
+            await stored(channel, event("refused"), event("too"))
+        for lease in await bounding.taken(len(accepted)):
+            assert bounding.settle(lease)
+        await in_the_end(channel, event("after"))
+        after = ids(await bounding.taken(1))
+        assert after == ["after"], "nothing of what was refused is in the queue that refused it"
+        assert "after" in ids(await free.taken(3))
+    finally:
+        await asyncio.to_thread(rabbitmq.ctl, "clear_policy", name)
+        await harness.aclose()

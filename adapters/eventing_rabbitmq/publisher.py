@@ -17,7 +17,7 @@ from eventing.channels import Budget
 from eventing.errors import ChannelFullError, ChannelUnavailableError, EventingError, EventTooLargeError
 from eventing.event import Event
 from eventing_rabbitmq.confirming import Confirming
-from eventing_rabbitmq.connection import BrokerError, Connection, ConnectionLostError, NoAnswerError
+from eventing_rabbitmq.connection import AmqpChannel, BrokerError, Connection, ConnectionLostError, NoAnswerError
 from eventing_rabbitmq.frames import FRAME_OVERHEAD, content_header
 from eventing_rabbitmq.line import Line
 
@@ -36,6 +36,8 @@ _SWEEP_S: Final = 0.5
 _BLOCKED_GRACE_S: Final = 1.0  # for confirms that were on their way when the broker's alarm went off
 _BACKOFF_S: Final = (0.2, 5.0)
 _RETRY_AFTER_S: Final = 2.0
+_REFUSING_S: Final = 5.0  # how long an AMQP channel may be told by a queue that it takes nothing, before another one asks
+_TOLD_S: Final = 60.0  # how often that is said
 _REFUSED: Final = "RabbitMQ did not take the event: a queue of the channel is full (a policy may bound it) or not available"
 
 
@@ -82,7 +84,9 @@ class Publisher:
         self._blocked_since: float | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
-        self._recheck = asyncio.Event()
+        self._recheck = asyncio.Event()  # something is not as it should be
+        self._refused = False  # a queue has refused an event since the AMQP channel was opened
+        self._told_at = -_TOLD_S
         self._loop = asyncio.get_running_loop()
         line.told.append(self._line_changed)
         self._task = self._loop.create_task(self._stay_ready(), name=f"{name} publishes")
@@ -151,6 +155,8 @@ class Publisher:
         if not batch.left:
             self._let_go(batch)
         if not stored:
+            self._refused = True
+            self._recheck.set()
             _fail(batch, _REFUSED, maybe_stored=True)
         elif not routed and self._due():
             # No queue at all is bound, and there are subscriptions: their bindings are gone.
@@ -214,10 +220,15 @@ class Publisher:
             self._blocked_changed()
             while self._early:
                 self._send(self._early.popleft())
-            await self._while_ready(connection, amqp.ended)
+            await self._while_ready(connection, amqp)
 
-    async def _while_ready(self, connection: Connection, ended: "asyncio.Future[EventingError]") -> None:
-        """Until the AMQP channel has ended; looks after the bindings whenever events came back."""
+    async def _while_ready(self, connection: Connection, amqp: AmqpChannel) -> None:
+        """Until the AMQP channel has ended; looks after the bindings whenever events came back.
+
+        An AMQP channel to which a quorum queue has refused an event is refused all that follow, also when the queue is bounded no
+        more (seen on RabbitMQ 3.10.8: `clear_policy` while it is full). So it does not live on."""
+        ended, opened = amqp.ended, self._loop.time()
+        self._refused = False
         try:
             while not ended.done():
                 self._recheck.clear()
@@ -227,6 +238,9 @@ class Publisher:
                     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     recheck.cancel()
+                if self._refused and not ended.done() and self._loop.time() - opened >= _REFUSING_S:
+                    self._tell_refused()
+                    await amqp.close()
                 if not ended.done():
                     with suppress(BrokerError, ConnectionLostError):  # said when it is tried again
                         await self._declare()
@@ -236,6 +250,12 @@ class Publisher:
         error = ended.result()
         if isinstance(error, BrokerError):
             logger.warning("%s: RabbitMQ ended the AMQP channel, which is opened again: %d %s", self._name, error.code, error)
+
+    def _tell_refused(self) -> None:
+        now = self._loop.time()
+        if now - self._told_at >= _TOLD_S:
+            self._told_at = now
+            logger.warning("%s: %s; producers are told to try again", self._name, _REFUSED)
 
     def _failed(self, why: str) -> None:
         if why != self._failure:

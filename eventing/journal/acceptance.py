@@ -14,7 +14,7 @@ __all__ = ["ACCEPTANCE", "FLAGS_AT", "FOREIGN", "PEER_MASK", "STRUCTURED", "UNCO
 ACCEPTANCE: Final = struct.Struct("<QdqQHIIi")
 STRUCTURED: Final = 1 << 31  # set in the length of the payload of a structured event
 # Set in the length of the peer. Foreign: it was not accepted here, and the peer is the text of the receipt that it has elsewhere.
-# Unconfirmed: the channel did not say in time whether it is stored.
+# Unconfirmed: the channel did not confirm that it is stored.
 FOREIGN: Final = 1 << 15
 UNCONFIRMED: Final = 1 << 14
 PEER_MASK: Final = UNCONFIRMED - 1
@@ -27,7 +27,7 @@ class Acceptance(NamedTuple):
 
     `foreign`: this process has met it in the channel, where another put it; `origin` is the receipt that it was accepted with
     then, "" where nobody of the mesh accepted it, and `due` those who have met it here, as far as that is known. `confirmed` is
-    False where the channel did not say in time that it is stored."""
+    False where the channel did not confirm that it is stored."""
 
     receipt: int
     received: float  # wall clock, seconds

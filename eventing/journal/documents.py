@@ -36,7 +36,7 @@ Time = Annotated[str, Meta(description="RFC 3339, UTC, with milliseconds.")]
 State = Annotated[
     Literal["pending", "delivered", "dead-lettered", "dropped", "unknown"],
     Meta(
-        description="`unknown`: the records that say which are overwritten; or the channel did not say whether it stored the "
+        description="`unknown`: the records that say which are overwritten; or the channel did not confirm that it stored the "
         "event (reason `Unconfirmed`)."
     ),
 ]
@@ -139,7 +139,7 @@ class Match(Struct, frozen=True, kw_only=True):
         Meta(
             description="`elsewhere`: by another process of the mesh, by an earlier one, or so long ago that its record is "
             "overwritten; `deliveries` are those that this process has begun. `outside`: somebody else put it into the back end, "
-            "and `receipt` is only this process's. `unconfirmed`: the channel did not say in time whether it is stored, and the "
+            "and `receipt` is only this process's. `unconfirmed`: the channel did not confirm that it is stored, and the "
             "producer was answered 503."
         ),
     ] = "here"

@@ -67,7 +67,7 @@ _ENDS: Final = {
 _UNCONFIRMED: Final[dict[str, Any]] = {
     "state": "unknown",
     "reason": "Unconfirmed",
-    "explanation": "the channel did not say in time whether it stored the event",
+    "explanation": "the channel did not confirm that it stored the event",
 }
 _FAILED: Final = frozenset({Decision.RETRYING, Decision.FAILED, Decision.BURYING, Decision.REPLYING})
 Recorded = Callable[[str], Awaitable[Sequence[Match]]]

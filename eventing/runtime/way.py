@@ -99,7 +99,7 @@ def _accepted(match: Mapping[str, Any]) -> str:
         case "outside":
             return f"put into {channel} by somebody else, not through the mesh; came out of it{at}, receipt {receipt}"
         case "unconfirmed":
-            told = f"came{at} to {channel}{peer}, receipt {receipt}; the channel did not say in time whether it is stored, so the"
+            told = f"came{at} to {channel}{peer}, receipt {receipt}; the channel did not confirm that it is stored, so the"
             return f"{told} producer was answered 503"
         case _:
             return f"accepted{at} by {channel}{peer}, receipt {receipt}"

@@ -274,7 +274,7 @@ async def test_an_event_that_one_queue_refuses_is_not_accepted_and_the_others_go
         bounding = await harness.subscribe(channel, "bounded", annotations={"eventing-mesh.dev/concurrency": "1"})
         await asyncio.to_thread(rabbitmq.ctl, "set_policy", name, f"^{bounded}$", policy, "--apply-to", "queues")
         accepted: list[str] = []
-        error: ChannelError | None = None
+        error: ChannelUnavailableError | None = None
         async with asyncio.timeout(WITHIN_S):
             while error is None:  # what the process has fetched does not count, and the bound is not exact
                 try:
@@ -297,6 +297,8 @@ async def test_an_event_that_one_queue_refuses_is_not_accepted_and_the_others_go
         after = ids(await bounding.taken(1))
         assert after == ["after"], "nothing of what was refused is in the queue that refused it"
         assert "after" in ids(await free.taken(3))
-    finally:
+        await refused(channel, event("again"))
         await asyncio.to_thread(rabbitmq.ctl, "clear_policy", name)
-        await harness.aclose()
+        await in_the_end(channel, event("unbounded"))
+    finally:
+        await harness.aclose()  # a policy that is left behind is for a queue that is gone

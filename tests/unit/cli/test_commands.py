@@ -216,7 +216,7 @@ def test_trace_shows_each_attempt_and_decision(mesh: StandIn, capsys: pytest.Cap
             "accepted by another process or an earlier one, receipt r-1; came out of default/orders 2026-01-31 12:00:00.123",
         ),
         ("outside", "put into default/orders by somebody else, not through the mesh; came out of it 2026-01-31 12:00:00.123"),
-        ("unconfirmed", "the channel did not say in time whether it is stored, so the producer was answered 503"),
+        ("unconfirmed", "the channel did not confirm that it is stored, so the producer was answered 503"),
     ],
 )
 def test_trace_says_who_accepted_the_event(mesh: StandIn, capsys: pytest.CaptureFixture[str], acceptance: str, told: str) -> None:

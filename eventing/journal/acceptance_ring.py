@@ -110,15 +110,17 @@ class AcceptanceRing:
                 return int(number)
         if not self.enabled:
             return self.next_receipt()
-        receipt = self._foreign.met(origin, subscriber)
-        if receipt is None:
-            receipt = event.receipt = self.next_receipt()
-            entry = self.places.entry(subscriber)
-            record = self._accepted
-            self.accepted(event, self.places.current(entry.channel) if entry else 0, origin.encode())
-            self._index[record % self._index_size * ACCEPTANCE.size + FLAGS_AT] |= FOREIGN >> 8
-            self._late.add(receipt, record)
-            self._newest_receipt = receipt  # it was given just now
+        if origin:
+            known = self._foreign.met(origin, subscriber)
+            if known is not None:
+                return known
+        receipt = event.receipt = self.next_receipt()
+        record = self._accepted
+        self.accepted(event, self.places.place_of(subscriber), origin.encode())
+        self._index[record % self._index_size * ACCEPTANCE.size + FLAGS_AT] |= FOREIGN >> 8
+        self._late.add(receipt, record, subscriber)
+        self._newest_receipt = receipt  # it was given just now
+        if origin:
             self._foreign.add(receipt, origin, subscriber)
         return receipt
 
@@ -276,7 +278,7 @@ class AcceptanceRing:
         kept = place.data and (structured or b"content-length: %d\r\n" % body in lines)
         text = record[:peer].decode()
         if flags & FOREIGN:
-            due = self._foreign.subscribers(receipt)
+            due = self._foreign.subscribers(receipt) if text else self._late.subscribers(receipt)
             return Acceptance(receipt, self.wall_time(received), received, "", place.channel, event, due, kept, True, text)
         return Acceptance(
             receipt, self.wall_time(received), received, text, place.channel, event, place.due, kept,

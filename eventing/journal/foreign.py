@@ -23,7 +23,7 @@ def origin_of(text: str) -> str:
 
 
 class Foreign:
-    """The last events that were met and not accepted here: under which receipt of this process, and by whom.
+    """The last events that were met and not accepted here, but by another process: under which receipt of this one, and by whom.
 
     Several subscriptions meet the same event, each at its own time. One that comes when `KNOWN_MAX` others have been met since
     gets another receipt; stories are put together by the receipt that the event was accepted with."""
@@ -40,7 +40,7 @@ class Foreign:
 
     def met(self, origin: str, subscriber: int) -> int | None:
         """A subscriber has met the event of this origin: its receipt here; None: it is to be given one, and `add`ed."""
-        receipt = self._receipts.get(origin) if origin else None
+        receipt = self._receipts.get(origin)
         if receipt is not None:
             _, subscribers = self._known[receipt]
             if subscriber not in subscribers:
@@ -50,8 +50,7 @@ class Foreign:
     def add(self, receipt: int, origin: str, subscriber: int) -> None:
         self._known[receipt] = (origin, (subscriber,))
         self._order.append(receipt)
-        if origin:
-            self._receipts[origin] = receipt
+        self._receipts[origin] = receipt
         if len(self._order) > self._most:
             oldest = self._order.popleft()
             gone, _ = self._known.pop(oldest)
@@ -59,7 +58,7 @@ class Foreign:
                 del self._receipts[gone]
 
     def origin(self, receipt: int) -> str | None:
-        """The receipt that it was accepted with, "" where it has none; None: not known here (any more)."""
+        """The receipt that it was accepted with; None: not known here (any more)."""
         known = self._known.get(receipt)
         return known[0] if known is not None else None
 
@@ -69,21 +68,27 @@ class Foreign:
         return known[1] if known is not None else ()
 
 
-_ENTRY: Final = struct.Struct("<QQ")
+_ENTRY: Final = struct.Struct("<QQI")
 
 
 class LateReceipts:
-    """Where the records are whose receipts are not in order: receipt → number of the record, of the last `size` receipts."""
+    """Where the records are whose receipts are not in order: receipt → number of the record, of the last `size` receipts; and of
+    an event that nobody has accepted, since it came into the back end otherwise, who has met it. Nothing tells that two
+    subscribers have met the same one."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._table = pages(_ENTRY.size * size)  # the operating system gives pages as they are first used
         self.any = False
 
-    def add(self, receipt: int, number: int) -> None:
+    def add(self, receipt: int, number: int, subscriber: int = 0) -> None:
         self.any = True
-        _ENTRY.pack_into(self._table, receipt % self._size * _ENTRY.size, receipt, number)
+        _ENTRY.pack_into(self._table, receipt % self._size * _ENTRY.size, receipt, number, subscriber)
 
     def number(self, receipt: int) -> int | None:
-        known, number = _ENTRY.unpack_from(self._table, receipt % self._size * _ENTRY.size)
+        known, number, _ = _ENTRY.unpack_from(self._table, receipt % self._size * _ENTRY.size)
         return int(number) if known == receipt else None
+
+    def subscribers(self, receipt: int) -> tuple[int, ...]:
+        known, _, subscriber = _ENTRY.unpack_from(self._table, receipt % self._size * _ENTRY.size)
+        return (int(subscriber),) if known == receipt and subscriber else ()

@@ -91,9 +91,10 @@ class Places:
     def place(self, number: int) -> Place:
         return self._places.get(number) or Place("", (), data=True)
 
-    def current(self, channel: str) -> int:
-        """The number that the channel has now; 0 where it has none."""
-        return self._current.get(channel, 0)
+    def place_of(self, subscriber: int) -> int:
+        """The number that the subscriber's channel has now; 0 where it has none."""
+        entry = self._subscribers.get(subscriber)
+        return self._current.get(entry.channel, 0) if entry is not None else 0
 
     def of(self, channel: str) -> set[int]:
         """Every number that stands for the channel."""

@@ -37,7 +37,7 @@ class Process:
     def accept(self, id_: str) -> str:
         event = make_event(id_)
         event.receipt = self.journal.next_receipt()
-        self.journal.accepted(event, self.journal.places.current("default/orders"), b"127.0.0.1:1")
+        self.journal.accepted(event, self.journal.places.place_of(1), b"127.0.0.1:1")
         return self.journal.receipt_text(event.receipt)
 
     def begin(self, id_: str, uid: str, receipt: str) -> int:

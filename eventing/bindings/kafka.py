@@ -34,7 +34,7 @@ _PLANS_MAX: Final = 1024
 _LINES_MAX: Final = 1024
 _ID, _SOURCE, _TYPE, _SPECVERSION, _TIME = (1 << place for place in range(5))  # the bits of eventing.bindings.http
 _REQUIRED: Final = _ID | _SOURCE | _TYPE | _SPECVERSION
-_END: Final = HOPS_HEADER + b": %d\r\ncontent-length: %d\r\n\r\n"
+_HEAD: Final = b"%b%b" + HOPS_HEADER + b": %d\r\ncontent-length: %d\r\n\r\n"
 # What a value may consist of if it is to stand in a header of HTTP as it is: printable ASCII without space, quote and percent.
 _PLAIN: Final = bytes(byte for byte in range(0x21, 0x7F) if byte not in b'"%')
 _TOKEN: Final = re.compile(r"[A-Za-z0-9-]+")
@@ -223,7 +223,7 @@ def _decode_plainly(plan: _Plan, values: tuple[bytes, ...], data: bytes) -> Even
     travelling: tuple[tuple[bytes, bytes], ...] = ()
     if plan.travelling:
         travelling = tuple([(name, values[position]) for position, name in plan.travelling])
-    return Event.of_head(b"%b%b" % (lines, head) + _END % (hops + 1, len(data)), data, values[plan.raw_id], travelling, hops)
+    return Event.of_head(_HEAD % (lines, head, hops + 1, len(data)), data, values[plan.raw_id], travelling, hops)
 
 
 def _decode_thoroughly(data: bytes, headers: Headers) -> tuple[Event, bytes]:

@@ -21,7 +21,7 @@ from eventing.cursors import DurableCursor
 from eventing.errors import InvalidEventError
 from eventing.event import Event
 from eventing_kafka.offsets import AHEAD_MAX, Offsets
-from eventing_kafka.partition import KafkaLease, Lane, Partition
+from eventing_kafka.partition import FILL_BYTES, KafkaLease, Lane, Partition, enough
 
 if TYPE_CHECKING:
     from eventing_kafka.channel import KafkaChannel
@@ -59,6 +59,7 @@ class KafkaCursor(DurableCursor[KafkaLease]):
         self._channel = channel
         self._uid = uid
         self._order = order
+        self._enough = enough(order)
         self._source = source
         self._receipts = f"{host.receipts}-".encode()
         self._knows = host.knows
@@ -105,12 +106,20 @@ class KafkaCursor(DurableCursor[KafkaLease]):
                 self._open(lease, record)
                 partition.unread -= 1
                 partition.unread_bytes -= lease.size
-                if partition.full and partition.roomy:
-                    partition.full = False
-                    self.member.room()
+                if partition.unread < self._enough and partition.unread_bytes < FILL_BYTES and partition.full:
+                    self._read_on(partition)
         if most:
             self._short = True
         return leases
+
+    def _read_on(self, partition: Partition) -> None:
+        """Of what the client has fetched already; the member is told where that was all."""
+        records = self.member.fetched(partition.number)
+        if records:
+            self._add(partition, records)
+        else:
+            partition.full = False
+            self.member.room()
 
     def _stand_back(self, lane: Lane, lease: KafkaLease) -> None:
         """Others of its lane come first: the order was changed while several were out."""
@@ -125,7 +134,7 @@ class KafkaCursor(DurableCursor[KafkaLease]):
         try:
             event, origin = decode(record.value, record.headers)
         except InvalidEventError as error:
-            event, origin = self._foreign(record, error), b""
+            event, origin = self._foreign(lease.partition.number, record, error), b""
         lease.event = event
         receipts = self._receipts
         if origin.startswith(receipts):
@@ -186,6 +195,7 @@ class KafkaCursor(DurableCursor[KafkaLease]):
         if order is self._order:
             return
         self._order = order
+        self._enough = enough(order)
         waiting = [lane.waiting for partition in self.partitions.values() for lane in (partition.lane, *partition.lanes.values())]
         for lease in chain(self._ready, *waiting):
             if lease.record is None:
@@ -212,6 +222,8 @@ class KafkaCursor(DurableCursor[KafkaLease]):
                 if lane is not None:
                     lane.taken = 1
                 self._ready.append(lease)
+            partition.full = False  # what is enough may be more now
+        self.member.room()
         self._wake_soon()
 
     def pause(self) -> None:
@@ -239,15 +251,13 @@ class KafkaCursor(DurableCursor[KafkaLease]):
         self._drop_all()
         self._channel.detached(self._uid)
 
-    def _foreign(self, record: Any, error: InvalidEventError) -> Event:
+    def _foreign(self, partition: int, record: Any, error: InvalidEventError) -> Event:
         """A record that is no event, made into one: it must not be lost, nor tried again for ever."""
         logger.info(
             "%s: the record at partition %d, offset %d is no CloudEvent (%s) and is delivered as one of a foreign record",
-            self.name, record.partition, record.offset, str(error)[:300],
+            self.name, partition, record.offset, str(error)[:300],
         )  # fmt: skip
-        return foreign_event(
-            self._source, record.partition, record.offset, record.timestamp, record.key, record.value, record.headers
-        )
+        return foreign_event(self._source, partition, record.offset, record.timestamp, record.key, record.value, record.headers)
 
     def _draw_near(self, partition: Partition) -> None:
         """What was too far beyond the oldest may be so no longer."""
@@ -263,18 +273,25 @@ class KafkaCursor(DurableCursor[KafkaLease]):
         partition = self.partitions.get(number)
         if partition is None:
             return
+        self._add(partition, records)
+        if self._ready and self._short:
+            self._wake()
+
+    def _add(self, partition: Partition, records: Sequence[Any]) -> None:
         now = self._clock()
         offsets = partition.offsets
         known = partition.known
         order = self._order
+        whole = None if order is Order.NONE else partition.lane
+        by_key = order is Order.KEY
         count = total = 0
         for record in records:
             if offsets.arrived(record.offset):
-                size = record.serialized_value_size + RECORD_OVERHEAD
+                size = len(record.value or b"") + RECORD_OVERHEAD
                 known[record.offset] = lease = KafkaLease(partition, record, size, now)
                 count += 1
                 total += size
-                lane = lease.lane = partition.lane_of(lease, order)
+                lane = lease.lane = partition.lane_of(lease, order) if by_key else whole
                 if lane is None:
                     self._ready.append(lease)
                 elif lane.taken:
@@ -285,9 +302,7 @@ class KafkaCursor(DurableCursor[KafkaLease]):
         partition.bytes += total
         partition.unread += count
         partition.unread_bytes += total
-        partition.full = partition.overfull
-        if self._ready and self._short:
-            self._wake()
+        partition.full = partition.unread >= self._enough or partition.unread_bytes >= FILL_BYTES
 
     def doubt(self) -> None:
         """From now on it is not known which partitions are ours: nothing is handed out, what is out may yet be settled."""

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ from eventing_kafka import clients
 from eventing_kafka.client_log import bound_client_log
 from eventing_kafka.cursor import KafkaCursor
 from eventing_kafka.offsets import Offsets
-from eventing_kafka.partition import FILL_BYTES, FILL_EVENTS, Partition
+from eventing_kafka.partition import FILL_BYTES, PORTION, Partition
 from eventing_kafka.settings import KafkaSettings
 
 __all__ = ["Member"]
@@ -45,12 +45,14 @@ REQUEST_TIMEOUT_MS: Final = 20_000
 _REBALANCE_MS: Final = 12_000  # within the request's time-out, which the answer to a JoinGroup must not exceed
 _STEP_S: Final = 5.0  # for each thing that is asked within a rebalance, which stops the heartbeat
 _WAIT_MS: Final = 2_000  # how long Kafka may wait with its answer until there is something
-_WAIT_FLOWING_MS: Final = 100
+_WAIT_FLOWING_MS: Final = 20  # while one partition flows it is not asked for by a fetch that waits for others
 _LOOK_S: Final = 15.0  # how often what has become of the membership is asked where nothing arrives
 _LEAVE_S: Final = 1.0  # at least, for leaving
 _FRESH_S: Final = 5.0  # age of a partition's end beyond which it is asked for
 FETCH_BYTES_MIN: Final = 32 << 10
 """What a fetch brings of a partition at least, where there are many."""
+_FETCHED_BYTES: Final = 4 << 20  # fetched and not read yet, of all partitions; a batch comes whole, however large
+_FETCH_BYTES_MAX: Final = 1 << 20  # of one answer, since each is copied while the loop stands still
 _BACKOFF_S: Final = (0.5, 15.0)
 _TOO_LATE: Final = (IllegalGenerationError, IllegalStateError, RebalanceInProgressError, UnknownMemberIdError)
 
@@ -83,16 +85,29 @@ class Member(ConsumerRebalanceListener):
         self._saving: asyncio.Task[None] | None = None
         self._leave_by: float | None = None
         self._failure = ""
-        self._fault: Exception | None = None  # what went wrong within a rebalance
-        self._flowed = float("-inf")  # when a full partition last had room again
+        self._fault: Exception | None = None  # what went wrong where it could not be raised
+        self._flowed = float("-inf")  # when records were last read
         self._ends: dict[int, tuple[int, float]] = {}  # by partition: its end as asked for, and when
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"kafka group {group}")
         self._task.add_done_callback(clients.ended)
 
     # the cursor's side
 
+    def fetched(self, number: int) -> Sequence[Any]:
+        """The next portion of what the client has fetched of a partition already."""
+        consumer = self._consumer
+        if consumer is None or not self._assigned.is_set():
+            return ()
+        self._flowed = self._clock()
+        try:
+            return clients.fetched(consumer, TopicPartition(self._topic, number), PORTION)
+        except KafkaError as error:  # damaged on the way, or on the disk
+            self._fault = error
+            self._renew.set()
+            return ()
+
     def room(self) -> None:
-        """A partition that was full takes records again."""
+        """Nothing of a partition waits, here or in the client."""
         self._flowed = self._clock()
         self._roomy.set()
 
@@ -199,6 +214,7 @@ class Member(ConsumerRebalanceListener):
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             fetch_max_wait_ms=_WAIT_MS,
             max_partition_fetch_bytes=FILL_BYTES,
+            fetch_max_bytes=_FETCH_BYTES_MAX,
             metadata_max_age_ms=15_000,  # so long a topic made anew, or a partition added, goes unnoticed
             **settings.client_options(),
         )
@@ -241,10 +257,12 @@ class Member(ConsumerRebalanceListener):
             # is something in the others; one that is stuck for longer may, and costs nothing meanwhile.
             flows = not all_wanted and self._clock() - self._flowed < _WAIT_MS / 1000
             consumer._fetcher._fetch_max_wait_ms = _WAIT_FLOWING_MS if flows else _WAIT_MS  # noqa: SLF001
+            if not all_wanted:
+                clients.let_linger(consumer)
             try:
                 if all_wanted:
                     # Of all partitions, also those of the next assignment: the call outlives this one.
-                    fetched = await consumer.getmany(timeout_ms=int(_LOOK_S * 1000), max_records=FILL_EVENTS)
+                    fetched = await consumer.getmany(timeout_ms=int(_LOOK_S * 1000), max_records=PORTION)
                 else:
                     fetched = await self._read_or_room(consumer, wanted)
             except OffsetOutOfRangeError as error:
@@ -255,8 +273,14 @@ class Member(ConsumerRebalanceListener):
             if not self._assigned.is_set():
                 continue  # taken away meanwhile; at the assignment it is said where to go on, and this is read again
             self._failure = ""
+            if fetched:
+                self._flowed = self._clock()
             for tp, records in fetched.items():
                 cursor.arrived(tp.partition, records)
+            # `getmany` gives one portion, of the first partitions that have something.
+            for number, partition in list(cursor.partitions.items()):
+                if not partition.full and (records := self.fetched(number)):
+                    cursor.arrived(number, records)
 
     async def _read_or_room(self, consumer: AIOKafkaConsumer, wanted: list[TopicPartition]) -> dict[TopicPartition, list[Any]]:
         """Records of these partitions; none as soon as another has room again."""
@@ -264,7 +288,7 @@ class Member(ConsumerRebalanceListener):
         # Where nothing is wanted, nothing is read, but what has become of the membership is still asked now and then.
         nothing = TopicPartition(self._topic, -1)
         room = loop.create_task(_until(self._roomy))
-        read = loop.create_task(consumer.getmany(*(wanted or [nothing]), timeout_ms=int(_LOOK_S * 1000), max_records=FILL_EVENTS))
+        read = loop.create_task(consumer.getmany(*(wanted or [nothing]), timeout_ms=int(_LOOK_S * 1000), max_records=PORTION))
         tasks = {room, read}
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -415,9 +439,9 @@ class Member(ConsumerRebalanceListener):
             self._fault = error
             self._renew.set()
             return
-        # A fetch brings about as much whatever the number of partitions: the client keeps it beside what the cursor holds (C-13),
-        # and megabytes at a time cost every cache of the processor. What the client was made with is right for one partition.
-        share = max(FETCH_BYTES_MIN, FILL_BYTES // max(1, len(partitions)))
+        # Of a batch that is larger than what a partition may bring, Kafka sends one for each request: less, and the partitions
+        # would wait for each other. What the client was made with is right for a few.
+        share = max(FETCH_BYTES_MIN, min(FILL_BYTES, _FETCHED_BYTES // max(1, len(partitions))))
         consumer._fetcher._max_partition_fetch_bytes = share  # noqa: SLF001
         self._ends = {}
         self._cursor.owns(partitions)

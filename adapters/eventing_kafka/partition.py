@@ -7,12 +7,21 @@ from eventing.channels import Lease, Order
 from eventing.event import Event
 from eventing_kafka.offsets import Offsets
 
-__all__ = ["FILL_BYTES", "FILL_EVENTS", "KafkaLease", "Lane", "Partition"]
+__all__ = ["FILL_BYTES", "PORTION", "KafkaLease", "Lane", "Partition", "enough"]
 
-# What of a partition is read ahead of what is handed out (C-13).
-FILL_EVENTS: Final = 500
 FILL_BYTES: Final = 256 << 10
+"""Bytes of a partition that are read ahead of what is handed out (C-13)."""
+PORTION: Final = 64
+"""Records that are read at a time. What the client has fetched beyond them stays as it came from the wire: thousands of small
+objects that wait for their turn cost every cache of the processor, and the search for garbage."""
+_ENOUGH: Final = 32  # with one in flight for each partition, or all for one, it lasts until the next fetch
+_ENOUGH_OF_KEYS: Final = 500  # many may be of a key that is held back
 _NO_EVENT: Final = Event({})
+
+
+def enough(order: Order) -> int:
+    """How many events of a partition, that were never handed out, are enough, so that no more are read."""
+    return _ENOUGH_OF_KEYS if order is Order.KEY else _ENOUGH
 
 
 class Lane:
@@ -102,7 +111,7 @@ class Partition:
         self.bytes = 0  # of these
         self.unread = 0  # of these, how many were never handed out
         self.unread_bytes = 0
-        self.full = False  # nothing is read of it for now
+        self.full = False  # enough of it is read, or was when the client last had something of it
         self.lane = Lane(None)
         self.lanes: dict[bytes, Lane] = {}  # by key
         self.far: deque[KafkaLease] = deque()  # too far beyond the oldest that is not settled
@@ -119,14 +128,6 @@ class Partition:
                 lane = self.lanes[key] = Lane(key)
             return lane
         return None if order is Order.NONE else self.lane
-
-    @property
-    def overfull(self) -> bool:
-        return self.unread >= FILL_EVENTS or self.unread_bytes >= FILL_BYTES
-
-    @property
-    def roomy(self) -> bool:
-        return self.unread <= FILL_EVENTS // 2 and self.unread_bytes <= FILL_BYTES // 2
 
     @property
     def oldest(self) -> KafkaLease | None:

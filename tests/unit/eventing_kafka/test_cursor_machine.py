@@ -1,6 +1,6 @@
 """The cursor against a model that remembers everything, without a broker: what a Member would tell it is made up.
 
-Records arrive in several partitions, are taken, settled, released and deferred in any order of calls; orders change; partitions are
+Records arrive in several partitions, or are asked for, are taken, settled, released and deferred in any order of calls; orders change; partitions are
 taken away and come back. Nothing is given twice at a time, nothing is lost, no lane is out of order.
 """
 
@@ -21,19 +21,19 @@ from eventing_kafka.partition import KafkaLease, Partition
 
 HISTORIES = os.environ.get("EVENTING_HISTORIES")  # to try many more, and others each time
 PARTITIONS = 3
+ENOUGH = 2  # so that there is soon more than is read at a time
 ORDERS = (Order.NONE, Order.KEY, Order.PARTITION)
 
 
 @dataclass
 class Record:
-    """As much of aiokafka's ConsumerRecord as is read."""
+    """As much of aiokafka's records as is read."""
 
     partition: int
     offset: int
     key: bytes | None
     value: bytes = b"{}"
     timestamp: int = 0
-    serialized_value_size: int = 2
     headers: list[tuple[str, bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -44,10 +44,13 @@ class Record:
 class Quiet:
     """Member, consumer and channel, as far as the cursor calls them."""
 
-    def __init__(self) -> None:
+    def __init__(self, fetched: Callable[[int], list[Record]]) -> None:
         self.gone: list[KafkaLease] = []
+        self.fetched = fetched
+        self.rooms = 0
 
-    def room(self) -> None: ...
+    def room(self) -> None:
+        self.rooms += 1
 
     def unsaved(self) -> None: ...
 
@@ -68,7 +71,7 @@ class CursorMachine(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.now = 0.0
-        self.quiet = Quiet()
+        self.quiet = Quiet(self.fetched)
         self.order = Order.PARTITION
         self.cursor = self.in_loop(
             lambda: KafkaCursor(
@@ -82,6 +85,7 @@ class CursorMachine(RuleBasedStateMachine):
             )
         )
         self.cursor.member = self.quiet
+        self.cursor._enough = ENOUGH
         self.log: dict[int, list[Record]] = {number: [] for number in range(PARTITIONS)}
         self.read: dict[int, int] = dict.fromkeys(range(PARTITIONS), 0)  # position of the reader
         self.committed: dict[int, tuple[int, str]] = dict.fromkeys(range(PARTITIONS), (0, ""))
@@ -136,6 +140,13 @@ class CursorMachine(RuleBasedStateMachine):
             records = self.log[number][self.read[number] :][:count]
             self.read[number] += len(records)
             self.in_loop(lambda: self.cursor.arrived(number, records))
+
+    def fetched(self, number: int) -> list[Record]:
+        """What the client has: all that was written."""
+        assert number in self.owned
+        records = self.log[number][self.read[number] :][:ENOUGH]
+        self.read[number] += len(records)
+        return records
 
     @rule(away=st.integers(0, 2 * PARTITIONS), anew=st.integers(0, 2 * PARTITIONS))
     def rebalance(self, away: int, anew: int) -> None:
@@ -217,6 +228,7 @@ class CursorMachine(RuleBasedStateMachine):
     def reorder(self, order: Order) -> None:
         # What is out by another order stays out; from here on the model asks only of what is given.
         self.in_loop(lambda: self.cursor.reorder(order))
+        self.cursor._enough = ENOUGH
         self.order = order
 
     @precondition(lambda self: sum(map(len, self.log.values())) > 15)
@@ -247,6 +259,12 @@ class CursorMachine(RuleBasedStateMachine):
             for each in self.log[number][again.position :]:
                 if not again.arrived(each.offset):
                     assert (number, each.offset) in self.settled
+
+    @invariant()
+    def who_is_full_has_enough(self) -> None:
+        """A partition that has less is read, by the member: it must have been told."""
+        for number, partition in self.cursor.partitions.items():
+            assert not partition.full or partition.unread >= ENOUGH, number
 
     @invariant()
     def what_is_held_is_counted(self) -> None:

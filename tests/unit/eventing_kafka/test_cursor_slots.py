@@ -15,7 +15,7 @@ class Worker(Quiet):
     """Takes as the delivery worker does: for all free slots when it is woken, for one when one is settled."""
 
     def __init__(self, slots: int) -> None:
-        super().__init__()
+        super().__init__(lambda number: [])
         self.slots = slots
         self.out: list[Any] = []
         self.cursor: KafkaCursor

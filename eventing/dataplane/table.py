@@ -185,7 +185,7 @@ class ChannelTable:
     def _remove(self, served: Served) -> None:
         del self._served[served.key]
         self._routes.remove(served.route)
-        self._engine.journal.forget_place(served.route.place)
+        self._engine.journal.close_place(served.route.place)
         self._address(served.route.name)
         for worker in served.workers.values():
             worker.leave("ChannelDeleted")

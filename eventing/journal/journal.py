@@ -57,6 +57,10 @@ class Journal(AcceptanceRing, AttemptRing):
         """The number is used no more; what was accepted under it is still to be read for a while."""
         self.places.forget(number)
 
+    def close_place(self, number: int) -> None:
+        """The same, and its channel is gone: what has no end at one of its subscribers is dropped with it."""
+        self.places.close(number)
+
     def ended(
         self,
         event: Event,

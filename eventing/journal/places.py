@@ -36,6 +36,11 @@ class SubscriberEntry:
     channel: str = ""
     since: float = 0.0
     left: float = 0.0
+    closed: bool = False  # it left with its channel
+
+    @property
+    def gone(self) -> bool:
+        return self.left > self.since
 
 
 class Places:
@@ -87,6 +92,14 @@ class Places:
             self._past_due -= len(gone.due)
             if self._current.get(gone.channel) == oldest:
                 del self._current[gone.channel]
+
+    def close(self, number: int) -> None:
+        """The channel is gone, and with it all that its events are due to."""
+        for subscriber in self.place(number).due:
+            entry = self._subscribers.get(subscriber)
+            if entry is not None:
+                entry.left, entry.closed = self._wall(), True
+        self.forget(number)
 
     def place(self, number: int) -> Place:
         return self._places.get(number) or Place("", (), data=True)

@@ -238,6 +238,10 @@ def delivery_document(journal: Journal, number: int, records: Sequence[AttemptRe
         end = min(ends, key=lambda record: END_STATES.index(_ENDS[record.decision]))
         state = _ENDS[end.decision]
         reason, explanation = ("", "") if state == "delivered" else (end.rule.reason, end.rule.text)
+    elif entry is not None and entry.gone:
+        # What waits in a durable back end goes with the subscription's place there, unread: nobody records each of them.
+        rule = Rule.CHANNEL_DELETED if entry.closed else Rule.SUBSCRIPTION_DELETED
+        state, reason, explanation = "dropped", rule.reason, rule.text
     if not records and _overwritten(journal, stored):
         state, reason = "unknown", "Overwritten"
         explanation = "the journal has overwritten what it knew of it"

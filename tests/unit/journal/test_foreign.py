@@ -67,6 +67,29 @@ def test_who_meets_it_much_later_makes_no_second_story() -> None:
     assert kept.receipt_text(early) == kept.receipt_text(late) == ORIGIN
 
 
+@pytest.mark.parametrize("reason", ["SubscriptionDeleted", "ChannelDeleted"])
+def test_what_waits_in_a_back_end_is_dropped_with_who_it_waits_for(reason: str) -> None:
+    """Nobody reads it any more, so that nobody records it event by event."""
+    kept, numbers, clock = journal()
+    place = kept.place("default/orders", tuple(numbers))
+    events = [make_event(str(number)) for number in range(2)]
+    for event in events:
+        event.receipt = kept.next_receipt()
+        kept.accepted(event, place, b"127.0.0.1:1")
+    deliver(kept, events[0].receipt, numbers[0], clock)
+    clock.advance(1.0)
+    if reason == "ChannelDeleted":
+        kept.close_place(place)
+    else:
+        kept.forget_place(place)
+        kept.place("default/orders", tuple(numbers[1:]))
+    first, second = (only(kept, event.id).deliveries for event in events)
+    assert (first[0].state, first[0].reason) == ("delivered", "")
+    assert (second[0].state, second[0].reason) == ("dropped", reason)
+    others = {(each.state, each.reason) for each in (*first[1:], *second[1:])}
+    assert others == ({("dropped", reason)} if reason == "ChannelDeleted" else {("pending", "")})
+
+
 def test_what_is_remembered_of_them_is_bounded() -> None:
     foreign = Foreign(10)
     for receipt in range(1, 100):

@@ -2,18 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from eventing.channels import BackEndSettings
+from eventing.channels import BackEndSettings, Channel
 from eventing.testing.channel_harness import WITHIN_S
+from eventing.testing.proxy import TcpProxy
 from eventing_kafka.names import topic_of
 from tests.contract.broker_harness import BrokerHarness
+from tests.support.kafka.broker import KafkaBroker
 
-__all__ = ["KafkaHarness", "until"]
+__all__ = ["KafkaHarness", "through_a_proxy", "until"]
 
 
 async def until(condition: Callable[[], object], what: str, within_s: float = 3 * WITHIN_S) -> None:
@@ -77,3 +80,11 @@ class KafkaHarness(BrokerHarness):
         await self.provisioner.aclose()
         await self.admin.delete_topics([self.topic])
         await self.admin.close()
+
+
+@asynccontextmanager
+async def through_a_proxy(harness: KafkaHarness, kafka: KafkaBroker) -> AsyncIterator[tuple[TcpProxy, Channel]]:
+    """The channel, opened on the way through a proxy."""
+    async with kafka.proxy() as proxy:
+        harness.settings.change({"bootstrap.servers": f"127.0.0.1:{proxy.port}"}, None, "")
+        yield proxy, await harness.open()

@@ -1,17 +1,20 @@
 """What the contract suite needs of a RabbitMQ channel: a real exchange and real queues on the session's broker, one set per
 test."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
 
-from eventing.channels import BackEndSettings
+from eventing.channels import BackEndSettings, Channel
+from eventing.testing.proxy import TcpProxy
 from eventing_rabbitmq.names import exchange_of
 from tests.contract.broker_harness import BrokerHarness
+from tests.support.rabbitmq.broker import RabbitmqBroker
 
-__all__ = ["RabbitmqHarness"]
+__all__ = ["RabbitmqHarness", "through_a_proxy"]
 
 
 def _settings(url: str, config: Mapping[str, str]) -> BackEndSettings:
@@ -73,3 +76,16 @@ class RabbitmqHarness(BrokerHarness):
         await self.provisioner.remove(self.channel)
         await self.provisioner.aclose()
         await self.connection.close()
+
+
+@asynccontextmanager
+async def through_a_proxy(rabbitmq: RabbitmqBroker) -> AsyncIterator[tuple[TcpProxy, RabbitmqHarness, Channel]]:
+    """A channel whose flow half goes to the broker through a proxy."""
+    async with rabbitmq.proxy() as proxy:
+        harness = RabbitmqHarness(rabbitmq.url, through=rabbitmq.url_of(port=proxy.port))
+        await harness.start()
+        channel = await harness.open()
+        try:
+            yield proxy, harness, channel
+        finally:
+            await harness.aclose()

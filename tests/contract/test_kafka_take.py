@@ -13,7 +13,7 @@ from aiokafka.admin import RecordsToDelete
 from eventing.channels import Channel, Lease, Order
 from eventing.testing.channel_harness import WITHIN_S, Subscriber, event, ids, stored, subscription
 from eventing_kafka.offsets import AHEAD_MAX, Offsets
-from tests.contract.kafka_harness import KafkaHarness, until
+from tests.contract.kafka_harness import KafkaHarness, through_a_proxy, until
 from tests.support.kafka.broker import KafkaBroker
 
 pytestmark = pytest.mark.kafka
@@ -258,9 +258,7 @@ async def test_a_member_that_comes_and_goes_takes_and_brings_back_and_nothing_is
 
 
 async def test_a_connection_that_is_cut_costs_no_lease(harness: KafkaHarness, kafka: KafkaBroker) -> None:
-    async with kafka.proxy() as proxy:
-        harness.settings.change({"bootstrap.servers": f"127.0.0.1:{proxy.port}"}, None, "")
-        channel = await harness.open()
+    async with through_a_proxy(harness, kafka) as (proxy, channel):
         subscriber = await harness.subscribe(channel)
         await stored(channel, *(event(str(number), key=str(number)) for number in range(10)))
         leases = await subscriber.taken(10)

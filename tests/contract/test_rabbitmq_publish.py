@@ -13,7 +13,7 @@ from eventing.event import Event
 from eventing.testing.channel_harness import event, ids, stored
 from eventing_rabbitmq import publisher
 from eventing_rabbitmq.names import queue_of
-from tests.contract.rabbitmq_harness import RabbitmqHarness
+from tests.contract.rabbitmq_harness import RabbitmqHarness, through_a_proxy
 from tests.support.rabbitmq.broker import RabbitmqBroker
 
 pytestmark = pytest.mark.rabbitmq
@@ -128,52 +128,37 @@ async def test_what_hangs_fails_at_the_deadline_and_the_connection_is_made_again
     rabbitmq: RabbitmqBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publisher, "PUBLISH_TIMEOUT_S", 1.0)
-    async with rabbitmq.proxy() as proxy:
-        harness = RabbitmqHarness(rabbitmq.url, through=rabbitmq.url_of(port=proxy.port))
-        await harness.start()
-        channel = await harness.open()
-        try:
-            await stored(channel, event("before"))
-            proxy.half_open()
-            began = time.monotonic()
-            with pytest.raises(ChannelUnavailableError) as hung:
-                await stored(channel, event("during"))
-            assert 1.0 <= time.monotonic() - began < 8
-            assert hung.value.maybe_stored
-            await proxy.resume()
-            proxy.cut()
-            await in_the_end(channel, event("after"))
-        finally:
-            await harness.aclose()
+    async with through_a_proxy(rabbitmq) as (proxy, _, channel):
+        await stored(channel, event("before"))
+        proxy.half_open()
+        began = time.monotonic()
+        with pytest.raises(ChannelUnavailableError) as hung:
+            await stored(channel, event("during"))
+        assert 1.0 <= time.monotonic() - began < 8
+        assert hung.value.maybe_stored
+        await proxy.resume()
+        proxy.cut()
+        await in_the_end(channel, event("after"))
 
 
 async def test_a_connection_that_is_cut_fails_what_is_under_way_at_once(rabbitmq: RabbitmqBroker) -> None:
-    async with rabbitmq.proxy() as proxy:
-        harness = RabbitmqHarness(rabbitmq.url, through=rabbitmq.url_of(port=proxy.port))
-        await harness.start()
-        channel = await harness.open()
-        try:
-            await stored(channel, event("before"))
-            proxy.half_open()
-            pending = channel.publish([event("during")])
-            assert pending is not None
-            proxy.cut()
-            async with asyncio.timeout(5):
-                with pytest.raises(ChannelUnavailableError) as lost:
-                    await pending
-            assert lost.value.maybe_stored
-            await proxy.resume()
-            await in_the_end(channel, event("after"))
-        finally:
-            await harness.aclose()
+    async with through_a_proxy(rabbitmq) as (proxy, _, channel):
+        await stored(channel, event("before"))
+        proxy.half_open()
+        pending = channel.publish([event("during")])
+        assert pending is not None
+        proxy.cut()
+        async with asyncio.timeout(5):
+            with pytest.raises(ChannelUnavailableError) as lost:
+                await pending
+        assert lost.value.maybe_stored
+        await proxy.resume()
+        await in_the_end(channel, event("after"))
 
 
 async def test_a_channel_closes_by_its_deadline_though_nobody_answers(rabbitmq: RabbitmqBroker) -> None:
     """C-25."""
-    async with rabbitmq.proxy() as proxy:
-        harness = RabbitmqHarness(rabbitmq.url, through=rabbitmq.url_of(port=proxy.port))
-        await harness.start()
-        channel = await harness.open()
+    async with through_a_proxy(rabbitmq) as (proxy, harness, channel):
         subscriber = await harness.subscribe(channel)
         await stored(channel, event("1"))
         await subscriber.taken(1)
@@ -185,7 +170,6 @@ async def test_a_channel_closes_by_its_deadline_though_nobody_answers(rabbitmq: 
         assert time.monotonic() - began < 8, "a second for the deadline, and one for each goodbye"
         with pytest.raises(ChannelUnavailableError):
             await pending
-        await harness.aclose()
 
 
 @pytest.mark.timeout(120)

@@ -11,7 +11,7 @@ from eventing.channels import Lease, Order
 from eventing.testing.channel_harness import WITHIN_S, RecordingConsumer, Subscriber, event, ids, stored, subscription
 from eventing_rabbitmq import consuming, delays
 from eventing_rabbitmq.names import delay_queue, queue_of
-from tests.contract.rabbitmq_harness import RabbitmqHarness
+from tests.contract.rabbitmq_harness import RabbitmqHarness, through_a_proxy
 from tests.support.rabbitmq.broker import RabbitmqBroker
 
 pytestmark = pytest.mark.rabbitmq
@@ -102,32 +102,26 @@ async def test_many_that_wait_hold_nobody_back(harness: RabbitmqHarness, monkeyp
 
 
 async def test_a_wait_outlives_the_connection_in_the_process(rabbitmq: RabbitmqBroker) -> None:
-    async with rabbitmq.proxy() as proxy:
-        harness = RabbitmqHarness(rabbitmq.url, through=rabbitmq.url_of(port=proxy.port))
-        await harness.start()
-        channel = await harness.open()
-        try:
-            subscriber = await harness.subscribe(channel)
-            await stored(channel, event("waits"), event("out"))
-            leases = {lease.event.id: lease for lease in await subscriber.taken(2)}
-            assert subscriber.cursor.defer(leases["out"], time.monotonic(), b"once")
-            (leases["out"],) = await subscriber.taken(1)
-            until_ = time.monotonic() + 3
-            assert subscriber.cursor.defer(leases["waits"], until_, b"note")
-            proxy.cut()
-            await until(lambda: leases["out"].lost)
-            assert ids(subscriber.consumer.gone) == ["out"]
-            assert not subscriber.cursor.settle(leases["out"])
-            (out,) = await subscriber.taken(1)
-            assert (out.event.id, out.note) == ("out", b"once")
-            assert out.deliveries >= 1
-            assert subscriber.settle(out)
-            (waited,) = await subscriber.taken(1)
-            assert time.monotonic() >= until_ - 0.01
-            assert (waited.event.id, waited.note) == ("waits", b"note")
-            assert subscriber.settle(waited)
-        finally:
-            await harness.aclose()
+    async with through_a_proxy(rabbitmq) as (proxy, harness, channel):
+        subscriber = await harness.subscribe(channel)
+        await stored(channel, event("waits"), event("out"))
+        leases = {lease.event.id: lease for lease in await subscriber.taken(2)}
+        assert subscriber.cursor.defer(leases["out"], time.monotonic(), b"once")
+        (leases["out"],) = await subscriber.taken(1)
+        until_ = time.monotonic() + 3
+        assert subscriber.cursor.defer(leases["waits"], until_, b"note")
+        proxy.cut()
+        await until(lambda: leases["out"].lost)
+        assert ids(subscriber.consumer.gone) == ["out"]
+        assert not subscriber.cursor.settle(leases["out"])
+        (out,) = await subscriber.taken(1)
+        assert (out.event.id, out.note) == ("out", b"once")
+        assert out.deliveries >= 1
+        assert subscriber.settle(out)
+        (waited,) = await subscriber.taken(1)
+        assert time.monotonic() >= until_ - 0.01
+        assert (waited.event.id, waited.note) == ("waits", b"note")
+        assert subscriber.settle(waited)
 
 
 @pytest.mark.timeout(120)

@@ -1,4 +1,5 @@
-"""Starting and ending aiokafka's clients without leaving a connection behind.
+"""What is done to aiokafka's clients from within, since they have no other way: starting and ending them without leaving a
+connection behind, and taking what a consumer has fetched.
 
 Whatever of aiokafka is cancelled while it opens a connection loses it. So nothing is cancelled before the connection that is
 being opened is there, or has failed by its own time-out, and no other is begun meanwhile.
@@ -97,16 +98,16 @@ def fetched(consumer: AIOKafkaConsumer, tp: TopicPartition, most: int) -> Sequen
     `getmany` without its coroutine, and without its ConsumerRecords: the client copies into one of them each record that its
     parser in C has made, which takes nearly as long as parsing it. Offset, timestamp, key, value and headers are there.
     """
-    fetcher = consumer._fetcher  # noqa: SLF001 - the client has no other way
-    result = fetcher._records.get(tp)  # noqa: SLF001
+    fetcher = consumer._fetcher
+    result = fetcher._records.get(tp)
     if not isinstance(result, FetchResult):
         return ()
-    if result._partition_records is not None:  # noqa: SLF001
-        result._partition_records._consumer_record = _as_it_is  # noqa: SLF001
+    if result._partition_records is not None:
+        result._partition_records._consumer_record = _as_it_is
     records: list[Any] = result.getall(most)
     if not result.has_more():
-        del fetcher._records[tp]  # noqa: SLF001
-        fetcher._notify(fetcher._wait_consume_future)  # noqa: SLF001 - it fetches the next
+        del fetcher._records[tp]
+        fetcher._notify(fetcher._wait_consume_future)  # it fetches the next
     return records
 
 
@@ -116,10 +117,10 @@ def let_linger(consumer: AIOKafkaConsumer) -> None:
     For a tenth of a second it does, which is right where it is about to be read: the next fetch, which may wait, is then of all
     partitions.
     """
-    fetcher = consumer._fetcher  # noqa: SLF001
-    for result in fetcher._records.values():  # noqa: SLF001
-        result._backoff = 0.0  # noqa: SLF001
-    fetcher._notify(fetcher._wait_consume_future)  # noqa: SLF001
+    fetcher = consumer._fetcher
+    for result in fetcher._records.values():
+        result._backoff = 0.0
+    fetcher._notify(fetcher._wait_consume_future)
 
 
 def _as_it_is(_: TopicPartition, record: Any) -> Any:
@@ -129,7 +130,7 @@ def _as_it_is(_: TopicPartition, record: Any) -> Any:
 @asynccontextmanager
 async def _connecting_held(client: Any, within_s: float) -> AsyncIterator[None]:
     """Nobody opens a connection meanwhile. Waits for one that is being opened, but not longer than `within_s`."""
-    lock = client._get_conn_lock  # noqa: SLF001 - the client has no way to say this
+    lock = client._get_conn_lock
     held = False
     with suppress(TimeoutError):
         async with asyncio.timeout(within_s):

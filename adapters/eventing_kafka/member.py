@@ -256,7 +256,7 @@ class Member(ConsumerRebalanceListener):
             # Of one broker one answer is waited for at a time. A partition that has room again must not wait for long until there
             # is something in the others; one that is stuck for longer may, and costs nothing meanwhile.
             flows = not all_wanted and self._clock() - self._flowed < _WAIT_MS / 1000
-            consumer._fetcher._fetch_max_wait_ms = _WAIT_FLOWING_MS if flows else _WAIT_MS  # noqa: SLF001
+            consumer._fetcher._fetch_max_wait_ms = _WAIT_FLOWING_MS if flows else _WAIT_MS  # noqa: SLF001 - no call takes it
             if not all_wanted:
                 clients.let_linger(consumer)
             try:
@@ -442,7 +442,7 @@ class Member(ConsumerRebalanceListener):
         # Of a batch that is larger than what a partition may bring, Kafka sends one for each request: less, and the partitions
         # would wait for each other. What the client was made with is right for a few.
         share = max(FETCH_BYTES_MIN, min(FILL_BYTES, _FETCHED_BYTES // max(1, len(partitions))))
-        consumer._fetcher._max_partition_fetch_bytes = share  # noqa: SLF001
+        consumer._fetcher._max_partition_fetch_bytes = share  # noqa: SLF001 - set once only
         self._ends = {}
         self._cursor.owns(partitions)
         self._assigned.set()

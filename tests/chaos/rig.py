@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from eventing.errors import ObjectNotFoundError
 from eventing.kube import KubeClient
 from eventing.kube.cluster import load_kubeconfig
 from eventing.resources.conditions import condition_of
@@ -82,8 +83,11 @@ class Rig:
         os.kill(pid, number)
 
     async def condition(self, type_: str = "Ready") -> Object:
-        """A condition of the backing channel; {} where it has none yet."""
-        found = await self.client.get(self.kind, "default", self.traffic.channel)
+        """A condition of the backing channel; {} where it has none yet, or is not there yet."""
+        try:
+            found = await self.client.get(self.kind, "default", self.traffic.channel)
+        except ObjectNotFoundError:
+            return {}
         return condition_of(found, type_) or {}
 
     async def until_condition(self, status: str, *, type_: str = "Ready", reason: str = "") -> Object:

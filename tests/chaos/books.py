@@ -46,13 +46,15 @@ async def balance(
     drops: Collection[str],
     killed: Collection[str] = (),
     others: Collection[str] = (),
+    stored: bool = False,
     within: float = 30.0,
 ) -> Counter[str]:
     """Wait until every delivery that is due has an end, then check the rules. Returns the ends by name.
 
     `killed` are data-plane processes that were not asked to stop: what they had accepted and not delivered is lost, as in-memory
     channels say, and the books count it as `lost with its process`. `others` are ids of events that came into the channel in
-    another way; they are not looked at.
+    another way; they are not looked at. `stored`: what the mesh has not taken yet waits in a broker, and goes untold with its
+    Subscription.
     """
 
     def due(each: Sent, receiver: Subscribed) -> bool:
@@ -67,6 +69,8 @@ async def balance(
             told = (await asked.trace(each)).get(receiver.uid)
             if told is not None and told["state"] == "dropped":
                 reasons[receiver.name + receiver.uid, each.id] = told["reason"]
+            elif stored and receiver.deleted and told is not None and told["state"] == "pending" and not told["attempts"]:
+                reasons[receiver.name + receiver.uid, each.id] = "SubscriptionDeleted"
             if time.monotonic() > deadline:
                 raise AssertionError(f"event {each.id} was due to {receiver.name} {receiver.timeline} and is nowhere: {told}")
         await asyncio.sleep(0.02)

@@ -16,7 +16,7 @@ from tests.chaos.changes import Subscribed
 from tests.chaos.traffic import Sent, Traffic
 from tests.support.data_plane import Client
 
-__all__ = ["Asked", "balance"]
+__all__ = ["Asked", "balance", "in_order_by_key"]
 
 
 @dataclass(slots=True)
@@ -131,14 +131,14 @@ def _in_order(sink: Sink, receiver: Subscribed, by_id: dict[str, Sent]) -> None:
     tried = [by_id[each.event_id] for each in sink.requests if each.path in receiver.addresses and each.event_id in by_id]
     accepted = [each for each in tried if each.receipt]
     if any(each.key for each in accepted):
-        _in_order_by_key(receiver, accepted)
+        in_order_by_key(receiver, accepted)
         return
     for before, after in pairwise(accepted):
         if before.process == after.process:
             assert before.order <= after.order, f"{receiver.name} got {after.id} after {before.id}, which was accepted later"
 
 
-def _in_order_by_key(receiver: Subscribed, tried: list[Sent]) -> None:
+def in_order_by_key(receiver: Subscribed, tried: list[Sent]) -> None:
     """What is tried for the first time comes after all of its key that was accepted before it. What was tried before may come again
     after a fault, from the oldest that was not recorded as settled on."""
     last: dict[str, Sent] = {}

@@ -7,7 +7,7 @@ each Subscription has a timeline of no / may / due, each of its addresses a numb
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -140,6 +140,21 @@ class Changes:
         await self._eventually(lambda: self._ready(each), f"{name} ready with its new address")
         each.addresses[old] = self._traffic.next_number
 
+    async def reorder(self, name: str, *, ordered: bool) -> int:
+        """Ask for order, or no more, and wait until that is in force. Every event accepted since has this number or a greater one."""
+        each = self.live[name]
+        (annotation,) = _ONE_AT_A_TIME
+        wanted = _ONE_AT_A_TIME[annotation] if ordered else None
+        body = {"metadata": {"annotations": {annotation: wanted}}}
+        await self._patiently(lambda: self._client.patch(SUBSCRIPTION, "default", name, body))
+
+        def has_it(entries: Sequence[Object]) -> bool:
+            found = [(entry.get("annotations") or {}).get(annotation) for entry in entries if entry["uid"] == each.uid]
+            return found == [wanted]
+
+        await self._eventually(lambda: self._applied(has_it), f"{name} with its other order")
+        return self._traffic.next_number
+
     async def unsubscribe(self, name: str) -> Subscribed:
         """Delete it; `gone` waits until that is in force."""
         each = self.live.pop(name)
@@ -233,9 +248,12 @@ class Changes:
         return 404 in self._traffic.statuses
 
     async def _left(self, each: Subscribed) -> bool:
+        return await self._applied(lambda entries: all(entry["uid"] != each.uid for entry in entries))
+
+    async def _applied(self, wanted: Callable[[Sequence[Object]], bool]) -> bool:
+        """Whether the backing channel's subscribers are as wanted, in every data-plane process."""
         backing = await self._client.get(self._backing, "default", self._traffic.channel)
-        entries = (backing.get("spec") or {}).get("subscribers") or ()
-        if any(entry["uid"] == each.uid for entry in entries):
+        if not wanted((backing.get("spec") or {}).get("subscribers") or ()):
             return False
         planes, _ = await self._client.list(DATA_PLANE, DATA_PLANE_NAMESPACE)
         name = f"{self._backing.plural}.{self._backing.group}/default/{self._traffic.channel}"

@@ -6,6 +6,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --retrie
 # Registries have bad moments: three tries.
 RETRY = for pause in 3 10 0; do $(1) && exit 0; sleep $$pause; done; exit 1
 
+# How many processes `make test` and CI share the tests out among: `auto`, a number, or 0 for the one that make starts.
+TEST_WORKERS ?= 0
+# The tests start Python some hundred times: what has been compiled once is kept.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help up test check bench chaos
 
@@ -15,8 +20,8 @@ help: ## Show this list
 up: .venv/.installed ## Run the mesh with the built-in example, until Ctrl-C
 	@exec $(BIN)/eventing up --quickstart
 
-test: .venv/.developing ## Run the tests; ARGS='-k trace' chooses
-	@$(BIN)/python -m pytest $(ARGS)
+test: .venv/.developing ## Run the tests; ARGS='-k trace' chooses, TEST_WORKERS=auto shares them out
+	@$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) $(ARGS)
 
 check: .venv/.developing ## Format, lint, types, layers
 	$(BIN)/ruff format --check $(wildcard eventing adapters sources tests) && $(BIN)/ruff check .

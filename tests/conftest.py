@@ -8,11 +8,12 @@ import signal
 import subprocess
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import back_ends
+from tests.support import back_ends, workers
 from tests.support.docker import compose
 from tests.support.kafka import fixtures as kafka_fixtures
 from tests.support.kafka.back_end import KAFKA
@@ -55,6 +56,7 @@ TOOLS = {
 IN_CI = os.environ.get("CI", "").lower() == "true"
 _LEFT_OUT = pytest.StashKey[list[tuple[str, str, list[str]]]]()  # tool, how one comes by it, tests
 _KUBECTL_VERSIONS = pytest.StashKey[list[str]]()
+_REFUSED = pytest.StashKey[list[str]]()  # why nothing was run, from a worker
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -63,10 +65,14 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[_LEFT_OUT] = []
     config.stash[_KUBECTL_VERSIONS] = []
+    config.stash[_REFUSED] = []
     config.stash[back_ends.USED] = []
     named = {point.name for point in entry_points(group="eventing.channels")}
     if "memory" not in named:
         raise pytest.UsageError("the mesh is not installed here, so its channels are not found: pip install -e .")
+
+
+_SUMMED_UP: tuple[pytest.StashKey[Any], ...] = (_REFUSED, _KUBECTL_VERSIONS, back_ends.USED, _LEFT_OUT)
 
 
 @functools.cache
@@ -89,6 +95,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)  # after -k and -m
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not workers.in_worker(config):
+        return _see_to_tools(config, items)
+    workers.longest_first(items)
+    try:
+        _see_to_tools(config, items)
+    except pytest.UsageError as error:  # which would end a worker, and xdist with it, in a trace of its own
+        config.stash[_REFUSED].extend(error.args)
+        items.clear()
+
+
+def _see_to_tools(config: pytest.Config, items: list[pytest.Item]) -> None:
     for tool, (paths, remedy) in TOOLS.items():
         needing = [item for item in items if item.get_closest_marker(tool)]
         if needing and tool == "kubectl":
@@ -124,7 +141,35 @@ def _without(config: pytest.Config, what: str, remedy: str) -> None:
     config.stash[_LEFT_OUT].append((what, remedy, ["the tests ran without it"]))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    return workers.worker_count()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from tests.support.scheduler import Scheduler  # only runs with several processes need it
+
+    return Scheduler(config, log)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    config = session.config
+    if workers.in_worker(config):
+        workers.hand_over(config, [config.stash[key] for key in _SUMMED_UP])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker has ended: what it had and what it has left out belongs into the summary, once."""
+    for key, told in zip(_SUMMED_UP, workers.handed_over(node), strict=False):
+        known = node.config.stash[key]
+        known.extend(each for each in told if each not in known)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for refused in config.stash[_REFUSED]:
+        terminalreporter.write_line(f"ERROR: {refused}", red=True)
     if versions := config.stash[_KUBECTL_VERSIONS]:
         terminalreporter.write_line(f"with kubectl {', '.join(versions)}")
     for used in config.stash[back_ends.USED]:

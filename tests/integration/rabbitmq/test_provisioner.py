@@ -259,11 +259,7 @@ async def test_a_queue_of_rabbitmq_3_under_rabbitmq_4(
     queue = queue_of(obj, one.uid)
     await shop.declare(queue, **queue_arguments(obj, one, no_delivery_limit=False))
     if not limits:
-
-        def with_limit(*given: Any, **_: Any) -> dict[str, Any]:
-            return {**queue_arguments(*given, no_delivery_limit=False), "x-delivery-limit": 5}
-
-        monkeypatch.setattr("eventing_rabbitmq.provisioner.queue_arguments", with_limit)
+        _as_rabbitmq_4(monkeypatch)
     assert (await shop.provisioner.ensure_subscription(obj, one)).ready
     message = (await shop.ensure(with_subscriber(obj, one))).message
     rabbitmqctl, *words = shlex.split(message.partition("otherwise: ")[2])
@@ -280,6 +276,32 @@ async def test_a_queue_of_rabbitmq_3_under_rabbitmq_4(
         assert await shop.deliveries(queue) == MANY
     finally:
         await asyncio.to_thread(rabbitmq.ctl, "clear_policy", words[1])
+
+
+def _as_rabbitmq_4(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RabbitMQ 3 is told of a limit, too."""
+
+    def with_limit(*given: Any, **_: Any) -> dict[str, Any]:
+        return {**queue_arguments(*given, no_delivery_limit=False), "x-delivery-limit": 5}
+
+    monkeypatch.setattr("eventing_rabbitmq.provisioner.queue_arguments", with_limit)
+
+
+async def test_a_queue_of_rabbitmq_3_under_rabbitmq_4_of_which_other_order_is_asked(
+    shop: Shop, rabbitmq: RabbitmqBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    obj, ordered, unordered = channel(), subscriber(concurrency="1"), subscriber()
+    await shop.ensure(obj)
+    for each in (ordered, unordered):
+        await shop.declare(queue_of(obj, each.uid), **queue_arguments(obj, each, no_delivery_limit=False))
+    if rabbitmq.version.startswith("3."):
+        _as_rabbitmq_4(monkeypatch)
+    more = await shop.provisioner.ensure_subscription(obj, subscriber(ordered.uid, concurrency="5"))
+    one = await shop.provisioner.ensure_subscription(obj, subscriber(unordered.uid, concurrency="1"))
+    assert (more.ready, one.ready) == (True, True)
+    for said, noted in ((more, True), (one, False)):
+        assert ("one data-plane process serves it" in said.message) == noted
+        assert "rabbitmqctl set_policy no-delivery-limit" in said.message
 
 
 async def test_who_is_not_let_in_and_who_is_not_there(rabbitmq: RabbitmqBroker) -> None:

@@ -1,8 +1,12 @@
 """The harness counts right; what it says about speed is for `make bench`."""
 
 import os
+import re
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -12,6 +16,18 @@ from tests.bench.rounds import Latency, Range, Rig, Throughput
 from tests.bench.systems import Case, FloorSystem
 
 CASE = Case(fan_out=3, size=512)
+T = TypeVar("T")
+
+
+def measured(measure: Callable[[float], T]) -> T:
+    """What it measures in a moment; in a longer one where the machine is so busy that nothing arrives in it."""
+    for seconds in (0.2, 1.5):
+        try:
+            return measure(seconds)
+        except (RuntimeError, TypeError) as error:
+            if not re.search("nothing (was delivered|arrived)", str(error)):
+                raise
+    return measure(12.0)
 
 
 @pytest.mark.parametrize("options", [(), ("--lean",)])
@@ -20,8 +36,8 @@ def test_every_event_is_accounted_for_at_a_floor(tmp_path: Path, options: tuple[
     floor = FloorSystem("floor", rig.port, *options)
     try:
         floor.prepare(CASE)
-        fast = rig.throughput(floor, CASE, 0.05, 0.2)
-        slow = rig.latency(floor, CASE, 200, 0.05, 0.3)
+        fast = measured(partial(rig.throughput, floor, CASE, 0.05))
+        slow = measured(partial(rig.latency, floor, CASE, 200, 0.05))
     finally:
         floor.close()
         rig.close()
@@ -37,7 +53,7 @@ def test_heavier_cases_are_accounted_for_too(tmp_path: Path, kind: str) -> None:
     floor = FloorSystem("floor", rig.port)
     try:
         floor.prepare(case)
-        assert rig.throughput(floor, case, 0.05, 0.1).deliveries_per_s > 0
+        assert measured(partial(rig.throughput, floor, case, 0.05)).deliveries_per_s > 0
     finally:
         floor.close()
         rig.close()
@@ -102,8 +118,7 @@ def test_without_subscribers_an_acceptance_is_what_counts(tmp_path: Path) -> Non
     case = Case(0, 512)
     try:
         floor.prepare(case)
-        measured = rig.throughput(floor, case, 0.05, 0.1)
-        assert measured.deliveries_per_s > 0
+        assert measured(partial(rig.throughput, floor, case, 0.05)).deliveries_per_s > 0
         assert rig.report()["counts"] == {}
     finally:
         floor.close()

@@ -6,20 +6,16 @@ being opened is there, or has failed by its own time-out, and no other is begun 
 """
 
 import asyncio
-import functools
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
-import aiokafka.client
-import aiokafka.conn
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.errors import AuthenticationFailedError, KafkaConnectionError, KafkaError
-from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.errors import AuthenticationFailedError, KafkaError
 
+import eventing_kafka.connections  # noqa: F401 - changes what the clients connect with
 from eventing_kafka.faults import words_of
 
 __all__ = ["ended", "fetched", "let_linger", "start", "stop", "told"]
@@ -27,29 +23,6 @@ __all__ = ["ended", "fetched", "let_linger", "start", "stop", "told"]
 logger = logging.getLogger(__name__)
 
 _HOLD_S: Final = 1.0
-
-
-class _Connection(AIOKafkaConnection):
-    """A connection that breaks in the way that the client's tasks expect, whatever event loop it runs on.
-
-    uvloop raises RuntimeError where something is written to a connection that was reset in the same turn of the loop. The
-    consumer's fetching ends by that, silently and for good: nothing is delivered any more, and the member stays in its group.
-    """
-
-    def send(self, request: Any, expect_response: bool = True) -> Any:
-        try:
-            return super().send(request, expect_response)
-        except KafkaError:  # a RuntimeError too
-            raise
-        except RuntimeError as error:
-            self.close(reason=CloseReason.CONNECTION_BROKEN)
-            raise KafkaConnectionError(f"Connection at {self.host}:{self.port} broken: {error}") from error
-
-
-# The client takes no other way to be given these.
-aiokafka.conn.AIOKafkaConnection = _Connection
-# Where brokers make topics that somebody asks for, one that is deleted would be back at once, with one partition.
-aiokafka.client.MetadataRequest = functools.partial(MetadataRequest, allow_auto_topic_creation=False)
 
 
 async def start(client: Any, startable: Any, within_s: float) -> None:

@@ -28,6 +28,15 @@ _NOT_AUTHORIZED: Final = (
     errors.GroupAuthorizationFailedError,
     errors.TopicAuthorizationFailedError,
 )
+# What aiokafka has no words for, or those of somebody who reads the protocol.
+_OF_A_CLUSTER: Final = {
+    errors.NotEnoughReplicasError: "fewer brokers keep the partition in sync than min.insync.replicas asks for",
+    errors.NotEnoughReplicasAfterAppendError: "fewer brokers keep the partition in sync than min.insync.replicas asks for",
+    errors.NotLeaderForPartitionError: "another broker is to lead the partition",
+    errors.LeaderNotAvailableError: "no broker leads the partition: all that keep it are away",
+    errors.GroupCoordinatorNotAvailableError: "no broker coordinates the group yet",
+    errors.NotCoordinatorForGroupError: "another broker is to coordinate the group",
+}
 
 
 class ClusterError(EventingError):
@@ -80,6 +89,8 @@ def words_of(error: Exception) -> str:
         return why_no_tls(error)
     if isinstance(error, errors.NodeNotReadyError):
         return "the connection to it is gone"
+    if isinstance(error, errors.RequestTimedOutError) and not error.args:
+        return "a broker does not answer in time"
     if isinstance(error, TimeoutError):
         return f"no answer within {CONNECT_S:g} s"
     if isinstance(error, OSError):
@@ -89,6 +100,10 @@ def words_of(error: Exception) -> str:
         return "it has closed the connection"
     if text.startswith("Unable to bootstrap from"):
         return "no server answers, or none lets us in"  # aiokafka writes which it is into its log only
-    if isinstance(error, errors.BrokerResponseError) and text in {"", "None"}:
-        return " ".join(type(error).description.split()) or type(error).__name__
+    if isinstance(error, errors.BrokerResponseError):
+        bare = text in {"", "None", type(error).__name__}
+        if told := _OF_A_CLUSTER.get(type(error)):
+            return told if bare else f"{text}: {told}"
+        if bare:
+            return " ".join(type(error).description.split()) or type(error).__name__
     return text or type(error).__name__

@@ -85,6 +85,7 @@ class Member(ConsumerRebalanceListener):
         self._saving: asyncio.Task[None] | None = None
         self._leave_by: float | None = None
         self._failure = ""
+        self._unwritten = ""  # why the last commit failed
         self._fault: Exception | None = None  # what went wrong where it could not be raised
         self._flowed = float("-inf")  # when records were last read
         self._ends: dict[int, tuple[int, float]] = {}  # by partition: its end as asked for, and when
@@ -386,9 +387,13 @@ class Member(ConsumerRebalanceListener):
             self._cursor.doubt()
             self._renew.set()
         except KafkaError as error:
-            self._failed(error)
+            failure = clients.told(error)
+            if failure != self._unwritten:  # events may go on coming meanwhile
+                logger.warning("%s: commit of consumer group %s: %s; trying again", self._cursor.name, self._group, failure)
+                self._unwritten = failure
             self._unsaved.set()
         else:
+            self._unwritten = ""
             for partition, state in partitions:
                 partition.committed = state
 

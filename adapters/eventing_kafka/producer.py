@@ -27,6 +27,7 @@ from aiokafka.protocol.admin import DescribeConfigsRequest
 from eventing.channels import Budget
 from eventing_kafka import clients
 from eventing_kafka.client_log import bound_client_log
+from eventing_kafka.connections import refusal
 from eventing_kafka.settings import KafkaSettings
 from eventing_kafka.topic import BATCH_BYTES, MAX_MESSAGE_BYTES, Batch, Topic
 
@@ -44,6 +45,7 @@ _LOOK_AGAIN_S: Final = (0.1, 2.0)  # while it is missing: from, to
 _PATIENCE_S: Final = 3.0  # a topic that has just been made is not known to every broker at once
 _TOPIC_RESOURCE: Final = 2
 _MAX_REQUEST: Final = 64 << 20
+
 
 _producers: dict[tuple[asyncio.AbstractEventLoop, KafkaSettings, str, str], "Producer"] = {}
 
@@ -201,10 +203,12 @@ class Producer:
     def _leaderless(self, topic: Topic) -> bool:
         return self._client is not None and self._client.client.cluster.partitions_for_topic(topic.name) is None
 
-    def overdue(self, since: float) -> None:
-        """A batch has waited since then, and in vain."""
+    def overdue(self, topic: str, partition: int, since: float) -> str:
+        """A batch has waited since then, and in vain: what the brokers said against it, "" where nothing."""
+        why = refusal(self._client, topic, partition, self.timeout_s)
         if self.confirmed < since:
-            self.silent = f"Kafka at {self._settings.where} does not answer"
+            self.silent = f"Kafka at {self._settings.where} {f'stores nothing: {why}' if why else 'does not answer'}"
+        return why
 
     def watch(self) -> None:
         """Something is waited for: keep its deadline."""

@@ -9,6 +9,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
+from aiokafka.errors import InvalidReplicationFactorError
+
 from eventing.back_end_settings import SettingsError
 from eventing.channels import BackEndSettings, Provisioned
 from eventing.errors import EventingError
@@ -188,6 +190,11 @@ class KafkaProvisioner:
             made = await cluster.create_topic(name, spec["numPartitions"], spec["replicationFactor"], config)
         except ClusterError as error:
             if error.reason == "KafkaRefused":
+                if isinstance(error.__cause__, InvalidReplicationFactorError):
+                    told = f"{str(error).rstrip('.')}; start more brokers, or delete the channel and make it again with less"
+                    raise ClusterError(
+                        "FailedToCreateTopic", f"{told} than {spec['replicationFactor']} as spec.replicationFactor"
+                    ) from error
                 raise ClusterError("FailedToCreateTopic", str(error)) from error
             raise
         deadline = asyncio.get_running_loop().time() + CALL_S

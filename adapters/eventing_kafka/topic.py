@@ -318,8 +318,8 @@ class Topic:
             under_way = partition.under_way
             if under_way is not None and under_way.since <= due and not under_way.overdue:
                 under_way.overdue = True
-                self._producer.overdue(under_way.since)
-                self.end(under_way, failure, maybe_stored=True)
+                refused = self._producer.overdue(self.name, partition.number, under_way.since)
+                self.end(under_way, f"{failure}: {refused}" if refused else failure, maybe_stored=True)
             while partition.queue and partition.queue[0].since <= due:
                 self.end(partition.queue.popleft(), failure, maybe_stored=False)
             waiting = waiting or bool(partition.queue) or (under_way is not None and not under_way.overdue)

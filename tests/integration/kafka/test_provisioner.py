@@ -148,7 +148,7 @@ async def test_settings_of_topics_from_the_config_map(shop: Shop) -> None:
 async def test_more_replicas_than_brokers(shop: Shop) -> None:
     said = await shop.ensure(channel(replicationFactor=3))
     assert (said.ready, said.reason) == (False, "FailedToCreateTopic")
-    assert "only 1 broker(s) are registered" in said.message
+    assert "only 1 broker(s) are registered; start more brokers, or delete the channel and make it again" in said.message
 
 
 async def test_a_name_that_is_too_long(shop: Shop) -> None:

@@ -23,6 +23,7 @@ from tests.support.services import Engine
 
 reaper = back_ends.reaper
 kafka, private_kafka = kafka_fixtures.kafka, kafka_fixtures.private_kafka
+private_kafka_cluster = kafka_fixtures.private_kafka_cluster
 rabbitmq, private_rabbitmq = rabbitmq_fixtures.rabbitmq, rabbitmq_fixtures.private_rabbitmq
 rabbitmq_back_end, session_rabbitmqs = rabbitmq_fixtures.rabbitmq_back_end, rabbitmq_fixtures.session_rabbitmqs
 

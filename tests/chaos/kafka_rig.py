@@ -23,6 +23,7 @@ async def kafka_rig(
     seed: int,
     *arguments: str,
     partitions: int = 4,
+    replicas: int = 1,
     share: float = 0.1,
     config: dict[str, str] | None = None,
     secret: Object | None = None,
@@ -32,7 +33,7 @@ async def kafka_rig(
     """See `open_rig`."""
     objects = [(SECRET, secret)] if secret is not None else []
     objects.append((CONFIG_MAP, settings(bootstrap, **(config or {}))))
-    spec = {"numPartitions": partitions, "replicationFactor": 1}
+    spec = {"numPartitions": partitions, "replicationFactor": replicas}
     async with open_rig(data, seed, KAFKA_CHANNEL, spec, objects, *arguments, share=share, delivery=delivery, ready=ready) as rig:
         yield rig
 

@@ -112,12 +112,20 @@ class Rig:
             finally:
                 self.traffic.stop()
 
-    async def until_refused(self) -> None:
-        """Wait until the ingress says that it cannot store events: 503, which producers try again."""
+    async def until_refused(self, detail: str = "") -> None:
+        """Wait until the ingress says that it cannot store events: 503, which producers try again; and, among what it says, this."""
         self.traffic.statuses.clear()
+        self.traffic.details.clear()
         async with asyncio.timeout(PATIENCE_S):
-            while 503 not in self.traffic.statuses:
+            while 503 not in self.traffic.statuses or not any(detail in told for told in self.traffic.details):
                 await asyncio.sleep(0.02)
+
+    async def every_key_taken(self) -> None:
+        """Wait until an event of every key, sent from now on, has been accepted: no partition is left out."""
+        since, keys = self.traffic.next_number, {each.key for each in self.traffic.sent}
+        async with asyncio.timeout(RECOVERY_S):
+            while keys != {each.key for each in self.traffic.sent[since:] if each.receipt}:
+                await asyncio.sleep(0.05)
 
     async def until_delivered(self, count: int, path: str = "") -> None:
         """Wait for so many more accepted deliveries, at the path or anywhere."""

@@ -1,6 +1,7 @@
 """Producers that keep on sending, and what was answered to each event."""
 
 import asyncio
+import json
 import random
 from dataclasses import dataclass, field
 
@@ -49,6 +50,7 @@ class Traffic:
     patience_s: float = 40.0  # of `until`
     sent: list[Sent] = field(default_factory=list)
     statuses: set[int] = field(default_factory=set)
+    details: set[str] = field(default_factory=set)  # what was said to those that were answered 503
     _stop: bool = False
 
     @property
@@ -90,6 +92,8 @@ class Traffic:
                     self.statuses.add(answer.status)
                     if answer.status == 202:
                         each.receipt = answer.headers["eventing-receipt"]
+                    elif answer.status == 503:
+                        self.details.add(json.loads(answer.body)["detail"])
                 each.answered = True
                 await asyncio.sleep(self.pause_s)
         finally:

@@ -1,8 +1,8 @@
-"""A real Kafka broker of one node (KRaft), with a listener for each way in that clients may be told to use."""
+"""A real Kafka broker (KRaft), alone or of a cluster, with a listener for each way in that clients may be told to use."""
 
 import socket
 import struct
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,20 +34,30 @@ class _Listeners:
     mutual_tls: int
     proxied: int
     proxy: int
-    controller: int
 
 
 class KafkaBroker(Broker):
     """`bootstrap` and its like are `HOST:PORT`. Topics do not come into being by being written to. SASL takes USER with PASSWORD in
     PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512.
+
+    `node` of a cluster, from 1, has the ports of all its controllers: each node is one.
     """
 
     product = "Kafka"
 
     def __init__(
-        self, back_end: BackEnd, reaper: Reaper, *, properties: Mapping[str, str] | None = None, jvm: str = _JVM
+        self,
+        back_end: BackEnd,
+        reaper: Reaper,
+        *,
+        properties: Mapping[str, str] | None = None,
+        jvm: str = _JVM,
+        node: int = 1,
+        controllers: Sequence[int] = (),
     ) -> None:
         super().__init__(back_end, reaper)
+        self.node = node
+        self._controllers = controllers or reserve_ports(1)
         self._ports = _Listeners(*reserve_ports(len(_Listeners.__dataclass_fields__)))
         home = "/opt/kafka" if back_end.engine is not None else back_end.home
         (self._files / "server.properties").write_text(self._properties(properties or {}))
@@ -116,15 +126,15 @@ class KafkaBroker(Broker):
             "MUTUALTLS": ("SSL", ports.mutual_tls, ports.mutual_tls),
             "PROXIED": ("PLAINTEXT", ports.proxied, ports.proxy),
         }
-        controller = f"CONTROLLER://127.0.0.1:{ports.controller}"
+        controller = f"CONTROLLER://127.0.0.1:{self._controllers[self.node - 1]}"
         protocols = ",".join(f"{name}:{protocol}" for name, (protocol, _, _) in served.items())
         authority = self.authority
         plain = "org.apache.kafka.common.security.plain.PlainLoginModule"
         scram = "org.apache.kafka.common.security.scram.ScramLoginModule"
         settings = {
             "process.roles": "broker,controller",
-            "node.id": "1",
-            "controller.quorum.voters": f"1@127.0.0.1:{ports.controller}",
+            "node.id": str(self.node),
+            "controller.quorum.voters": ",".join(f"{node}@127.0.0.1:{port}" for node, port in enumerate(self._controllers, 1)),
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "PLAINTEXT",
             "listeners": ",".join([*(f"{name}://{self._bind}:{port}" for name, (_, port, _) in served.items()), controller]),
@@ -138,7 +148,7 @@ class KafkaBroker(Broker):
             "listener.name.mutualtls.ssl.client.auth": "required",
             "log.dirs": self._data,
             "auto.create.topics.enable": "false",
-            # One node, and small
+            # One node where nothing else is said, and small
             "offsets.topic.replication.factor": "1",
             "offsets.topic.num.partitions": "2",
             "transaction.state.log.replication.factor": "1",

@@ -20,7 +20,7 @@ from eventing.event import Event
 if TYPE_CHECKING:
     from eventing_kafka.producer import Producer
 
-__all__ = ["BATCH_BYTES", "MAX_MESSAGE_BYTES", "UNCONFIRMED_MAX", "Batch", "Partition", "Topic", "largest_event"]
+__all__ = ["BATCH_BYTES", "MAX_MESSAGE_BYTES", "UNCONFIRMED_MAX", "Batch", "PartitionQueue", "Topic", "largest_event"]
 
 MAX_MESSAGE_BYTES: Final = 1_048_588
 """What a topic takes where nothing else is said (max.message.bytes), with the frame of the batch."""
@@ -85,7 +85,7 @@ class Batch:
         self.waiters: list[Waiter] = []
 
 
-class Partition:
+class PartitionQueue:
     """What goes to one partition: batches that wait, of which the last takes more, and the one under way."""
 
     __slots__ = ("number", "queue", "under_way")
@@ -105,7 +105,7 @@ class Topic:
 
     def __init__(self, producer: "Producer", name: str, budget: Budget) -> None:
         self.name = name
-        self.partitions: list[Partition] = []  # none: not known yet
+        self.partitions: list[PartitionQueue] = []  # none: not known yet
         self.failure = "it is not known yet whether the topic exists"
         self.refused = False  # the topic is known to be missing or forbidden: nothing is kept for it
         self.max_message_bytes = MAX_MESSAGE_BYTES
@@ -115,7 +115,7 @@ class Topic:
         self._keys: dict[bytes, int] = {}
         self._turns = 0  # events without a key so far
         self._early: deque[tuple[list[Event], asyncio.Future[None], float, int]] = deque()
-        self._dirty: list[Partition] = []
+        self._dirty: list[PartitionQueue] = []
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -213,7 +213,7 @@ class Topic:
             self._keys[key] = number
         return number
 
-    def _unkeyed(self) -> Partition:
+    def _unkeyed(self) -> PartitionQueue:
         """A few events to one partition, then to the next. Kafka's own clients fill a batch for one first, which is cheaper; but
         what is delivered in order is delivered one at a time of a partition, and a burst in one would wait for itself."""
         partitions = self.partitions
@@ -229,7 +229,7 @@ class Topic:
         self.max_message_bytes = max_message_bytes
         self.refused, self.failure = False, ""
         if partitions > len(self.partitions):
-            self.partitions += [Partition(number) for number in range(len(self.partitions), partitions)]
+            self.partitions += [PartitionQueue(number) for number in range(len(self.partitions), partitions)]
             self._keys.clear()
         early, self._early = self._early, deque()
         for events, future, since, size in early:
@@ -271,7 +271,7 @@ class Topic:
             if partition.under_way is None and partition.queue:
                 self._send(partition)
 
-    def _send(self, partition: Partition) -> None:
+    def _send(self, partition: PartitionQueue) -> None:
         producer = self._producer
         client = producer.current
         if client is None:
@@ -281,7 +281,7 @@ class Topic:
         sent = producer.send(self.name, partition.number, batch.builder)
         sent.add_done_callback(lambda future: self._sent(partition, batch, client, future))
 
-    def _sent(self, partition: Partition, batch: Batch, client: object, future: "asyncio.Future[Any]") -> None:
+    def _sent(self, partition: PartitionQueue, batch: Batch, client: object, future: "asyncio.Future[Any]") -> None:
         partition.under_way = None
         self._producer.silent = ""
         error = future.exception()

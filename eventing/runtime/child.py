@@ -8,6 +8,7 @@ import asyncio
 import gc
 import importlib
 import json
+import logging
 import os
 import resource
 import signal
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import uvloop
 
@@ -29,12 +30,15 @@ from eventing.runtime.data_directory import DataDirectory
 from eventing.runtime.process import STUCK
 from eventing.runtime.settings import ChildSettings
 
-__all__ = ["RoleClass", "RunningRole", "leaves", "main", "raise_file_limit"]
+__all__ = ["RoleClass", "RunningRole", "leaves", "main", "raise_file_limit", "report_fault"]
+
+logger = logging.getLogger(__name__)
 
 _FILES = 65_536
 # Young objects that are looked at together for garbage in cycles; Python's 700 is for small programs. Hundreds of events are
 # under way here at a time, each a handful of objects that end soon: what is looked at seldom has mostly ended by itself.
 _YOUNG_OBJECTS = 10_000
+_CLOSED = "the handler is closed"  # uvloop, of a transport
 _GRACE_S = 2.0  # on top of the drain time, once the supervisor is gone
 
 
@@ -88,6 +92,7 @@ def main(arguments: list[str]) -> int:
 
 async def _play(role: RunningRole, settings: ChildSettings, orders_fd: int, started: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(report_fault)
     stop = asyncio.Event()
     ended = threading.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
@@ -117,6 +122,19 @@ async def _play(role: RunningRole, settings: ChildSettings, orders_fd: int, star
     finally:
         watch.stop()
         ended.set()
+
+
+def report_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """The loop's exception handler: what nobody has caught is logged, but for what is no fault.
+
+    uvloop's TLS says goodbye also to a peer whose connection was reset within the same turn of the loop, and takes the refusal of
+    the transport below, which it does not expect, for an error.
+    """
+    error = context.get("exception")
+    if isinstance(error, RuntimeError) and "transport" in context and str(error).endswith(_CLOSED):
+        logger.debug("%s: %s", context.get("message"), error)
+        return
+    loop.default_exception_handler(context)
 
 
 def _say_stuck(settings: ChildSettings, seconds: float, stack: str) -> None:

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 PUBLISH_TIMEOUT_S: Final = 10.0
 REQUEST_TIMEOUT_MS: Final = 8_000
+_REPLICAS_MS: Final = 5_000
 _SWEEP_S: Final = 0.5
 _START_S: Final = 2 * REQUEST_TIMEOUT_MS / 1000
 _BACKOFF_S: Final = (0.2, 5.0)  # between attempts to connect: from, to
@@ -268,7 +269,7 @@ class Producer:
             await self._broken.wait()
 
     def _made(self) -> AIOKafkaProducer:
-        return AIOKafkaProducer(
+        client = AIOKafkaProducer(
             client_id=self._client_id,
             acks="all",
             enable_idempotence=True,
@@ -278,6 +279,9 @@ class Producer:
             metadata_max_age_ms=60_000,
             **self._settings.client_options(),
         )
+        # What waits for other replicas is answered before the broker itself is taken for one that does not answer.
+        client._sender._request_timeout_ms = _REPLICAS_MS  # noqa: SLF001 - it has one time for both
+        return client
 
     def _unreachable(self, error: Exception, backoff: float) -> None:
         failure = f"Kafka at {self._settings.where} cannot be reached: {clients.told(error)}"

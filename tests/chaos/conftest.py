@@ -1,14 +1,18 @@
 """Rounds from seeds. A default run of the tests takes few, always the same; `make chaos` takes many new ones and says which.
 
 `make chaos ARGS='--seed 7 --rounds 50'`: the rounds of seed 7; round i of seed s is round 0 of seed s + i, so a failed one is
-repeated alone by its own seed.
+repeated alone by its own seed. Only `make chaos` has a cluster of Kafka brokers.
 """
 
 import random
+from pathlib import Path
+from typing import Final
 
 import pytest
 
 FEW = 3
+# Not part of a default run: a cluster of brokers takes as long to start as all else of such a test.
+_LONG: Final = {"test_kafka_cluster_faults.py"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,6 +24,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("rounds") is not None and config.getoption("seed") is None:
         config.option.seed = random.SystemRandom().randrange(1_000_000)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if collection_path.name in _LONG and config.getoption("rounds", default=None) is None else None
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -104,7 +104,9 @@ class RabbitmqChannel:
         if way is None or self._closed:
             raise ChannelUnavailableError("the channel is closed" if self._closed else self._failure, retry_after=5.0)
         if self.incomplete:
-            raise ChannelUnavailableError("the queue of a Subscription was deleted, and is not there again yet")
+            raise ChannelUnavailableError(
+                "the queue of a Subscription is gone, deleted or with its node, and is not there again yet"
+            )
         return way.publisher.publish(events)
 
     def order(self, subscriber: Subscriber) -> Order:

@@ -341,7 +341,7 @@ class RabbitmqCursor(DurableCursor[RabbitmqLease]):
 
     def cancelled(self) -> None:
         if not self._ended:
-            logger.warning("%s: its queue was deleted, and is made again; what was in it is gone", self.name)
+            logger.warning("%s: its queue is gone: deleted, with what was in it, and made again, or its node is away", self.name)
             self._consuming.queue_gone()
 
     def closed(self, error: EventingError) -> None:

@@ -32,6 +32,7 @@ class Confirming(Generic[Token]):
         lost: Callable[[list[Token], EventingError], None],
     ) -> None:
         self.channel: AmqpChannel | None = None
+        self.answers = 0  # of the broker, to one message or to several
         self._exchange = exchange.encode()
         self._ended = ended
         self._lost = lost
@@ -74,6 +75,7 @@ class Confirming(Generic[Token]):
         """Nothing is consumed here."""
 
     def confirmed(self, tag: int, *, multiple: bool, stored: bool) -> None:
+        self.answers += 1
         unconfirmed = self._unconfirmed
         if not multiple:
             if tag in unconfirmed:

@@ -83,6 +83,8 @@ class Publisher:
         self._waited: deque[Batch] = deque()  # all that were published and may not be done, in their order
         self._blocked_since: float | None = None
         self._sweep: asyncio.TimerHandle | None = None
+        self._answers, self._answered = 0, 0.0  # how many there were when last looked, and since when
+        self._stalls = False
         self._closed = False
         self._recheck = asyncio.Event()  # something is not as it should be
         self._refused = False  # a queue has refused an event since the AMQP channel was opened
@@ -118,6 +120,7 @@ class Publisher:
         batch = Batch(future, messages, total, self._clock())
         self._waited.append(batch)
         if self._sweep is None:
+            self._answered = batch.since
             self._sweep = self._loop.call_later(_SWEEP_S, self._swept)
         if ready:
             self._send(batch)
@@ -181,6 +184,7 @@ class Publisher:
         self._sweep = None
         now = self._clock()
         waited = self._waited
+        self._look_for_a_stall(now)
         if self._blocked_since is not None and now - self._blocked_since > _BLOCKED_GRACE_S:
             due = self._blocked_since + _SWEEP_S
             why = _alarm(self._confirming.blocked)
@@ -197,6 +201,22 @@ class Publisher:
                 _fail(batch, why, maybe_stored=True)
         if waited and not self._closed:
             self._sweep = self._loop.call_later(_SWEEP_S, self._swept)
+
+    def _look_for_a_stall(self, now: float) -> None:
+        """Where nothing at all is confirmed for so long, a queue may have no leader, or RabbitMQ's side of the AMQP channel may
+        not know of the new one: another AMQP channel then does."""
+        channel = self._confirming.channel
+        if self._answers != self._confirming.answers:
+            self._stalls = False
+        if self._answers != self._confirming.answers or self._blocked_since is not None or channel is None:
+            self._answers, self._answered = self._confirming.answers, now
+        elif now - self._answered >= PUBLISH_TIMEOUT_S:
+            self._answered = now
+            text = f"RabbitMQ has confirmed nothing for {PUBLISH_TIMEOUT_S:g} s"
+            if not self._stalls:
+                logger.warning("%s: %s, so that its AMQP channel is opened anew", self._name, text)
+            self._stalls = True
+            channel.give_up(NoAnswerError(text))
 
     # the AMQP channel
 

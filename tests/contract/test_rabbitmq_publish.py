@@ -141,6 +141,33 @@ async def test_what_hangs_fails_at_the_deadline_and_the_connection_is_made_again
         await in_the_end(channel, event("after"))
 
 
+async def test_a_queue_that_confirms_nothing_is_asked_anew(
+    harness: RabbitmqHarness, rabbitmq: RabbitmqBroker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The connection is alive, and the queue does not answer, as one without a leader: another AMQP channel may find one."""
+    monkeypatch.setattr(publisher, "PUBLISH_TIMEOUT_S", 1.0)
+    channel = await harness.open()
+    subscriber = await harness.subscribe(channel)
+    await stored(channel, event("before"))
+    process = f"'%2F_{queue_of(harness.channel, 'uid-1')}'"
+    await asyncio.to_thread(rabbitmq.ctl, "eval", f"sys:suspend({process}).")
+    try:
+        for _ in range(3):
+            error = await refused(channel, event("during"))
+            assert isinstance(error, ChannelUnavailableError)
+            assert error.maybe_stored
+    finally:
+        await asyncio.to_thread(rabbitmq.ctl, "eval", f"sys:resume({process}).")
+    assert caplog.text.count("confirmed nothing for 1 s, so that its AMQP channel is opened anew") == 1
+    await in_the_end(channel, event("after"))
+    seen: set[str] = set()
+    while "after" not in seen:
+        for lease in await subscriber.taken(1):
+            seen.add(lease.event.id)
+            assert subscriber.settle(lease)
+    assert "before" in seen
+
+
 async def test_a_connection_that_is_cut_fails_what_is_under_way_at_once(rabbitmq: RabbitmqBroker) -> None:
     async with through_a_proxy(rabbitmq) as (proxy, _, channel):
         await stored(channel, event("before"))

@@ -12,7 +12,7 @@ import pytest
 
 FEW = 3
 # Not part of a default run: a cluster of brokers takes as long to start as all else of such a test.
-_LONG: Final = {"test_kafka_cluster_faults.py"}
+_LONG: Final = {"test_kafka_cluster_faults.py", "test_rabbitmq_cluster_faults.py"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,12 +8,15 @@ An adapter says what arrives, what settling means, and what is lost.
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
-from eventing.channels import Consumer
+from eventing.channels import ChannelHost, Consumer
+from eventing.event import Event
 
 __all__ = ["DurableCursor"]
+
+_ORIGIN_MAX: Final = 200
+_RECEIPT_DIGITS: Final = 19  # of a number of 64 bits
 
 
 class _Held(Protocol):
@@ -30,9 +33,11 @@ L = TypeVar("L", bound=_Held)
 class DurableCursor(Generic[L]):
     """Holds leases that are not out. For adapters: no part of the port."""
 
-    def __init__(self, consumer: Consumer, clock: Callable[[], float]) -> None:
+    def __init__(self, consumer: Consumer, host: ChannelHost) -> None:
         self._consumer = consumer
-        self._clock = clock
+        self._clock = host.clock
+        self._receipts = f"{host.receipts}-".encode()
+        self._knows = host.knows
         self._ready: deque[L] = deque()  # may be handed out for the first time
         self._back: list[L] = []  # due again: a heap in the order of arrival
         self._deferred: list[tuple[float, L]] = []  # a heap by time
@@ -43,6 +48,18 @@ class DurableCursor(Generic[L]):
         self._short = True
         self._stopped = False  # nothing is handed out
         self._loop = asyncio.get_running_loop()
+
+    def _met(self, event: Event, origin: bytes) -> None:
+        """An event has come out of the back end, and with it the text of the receipt that it was accepted with.
+
+        It gets its number back where this process has given it and still knows it; else the consumer gives it one. The text may
+        be anybody's."""
+        if origin.startswith(self._receipts):
+            digits = origin[len(self._receipts) :]
+            if digits.isdigit() and len(digits) < _RECEIPT_DIGITS and self._knows(number := int(digits)):
+                event.receipt = number
+                return
+        self._consumer.arrived(event, origin[:_ORIGIN_MAX].decode("ascii", "replace"))
 
     def _give_back(self, lease: L) -> None:
         """Due again at once, before all that came later."""

@@ -33,8 +33,6 @@ logger = logging.getLogger(__name__)
 
 HELD_BYTES_MAX: Final = 32 << 20
 """Bytes of events that wait for another try; beyond it nothing new is handed out until some have an end."""
-_ORIGIN_MAX: Final = 200
-_RECEIPT_DIGITS: Final = 19  # of a number of 64 bits
 RECORD_OVERHEAD: Final = 1_000  # what a record weighs here besides its data
 
 
@@ -52,7 +50,7 @@ class KafkaCursor(DurableCursor[KafkaLease]):
         host: ChannelHost,
         name: str,
     ) -> None:
-        super().__init__(consumer, host.clock)
+        super().__init__(consumer, host)
         self.partitions: dict[int, Partition] = {}
         self.name = name
         self.member: Member  # set by the channel, before anything arrives
@@ -61,8 +59,6 @@ class KafkaCursor(DurableCursor[KafkaLease]):
         self._order = order
         self._enough = enough(order)
         self._source = source
-        self._receipts = f"{host.receipts}-".encode()
-        self._knows = host.knows
         self._held_bytes = 0  # of back and deferred
         self.saved = True  # whether all that is settled is being written
         self.in_doubt = True  # it is not known which partitions are ours
@@ -136,13 +132,7 @@ class KafkaCursor(DurableCursor[KafkaLease]):
         except InvalidEventError as error:
             event, origin = self._foreign(lease.partition.number, record, error), b""
         lease.event = event
-        receipts = self._receipts
-        if origin.startswith(receipts):
-            digits = origin[len(receipts) :]
-            if digits.isdigit() and len(digits) < _RECEIPT_DIGITS and self._knows(number := int(digits)):
-                event.receipt = number
-                return
-        self._consumer.arrived(event, origin[:_ORIGIN_MAX].decode("ascii", "replace"))
+        self._met(event, origin)
 
     def settle(self, lease: KafkaLease) -> bool:
         if not lease.out:

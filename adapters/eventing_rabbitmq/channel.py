@@ -69,11 +69,9 @@ class RabbitmqChannel:
             f"/rabbitmqchannels/{metadata['name']}#{exchange_of(channel)}"
         )
         self.clock = host.clock
-        self.receipts = host.receipts
-        self.knows = host.knows
         self.queue_type = queue_type(channel)  # immutable
         self.max_hold_s = RabbitmqSettings("", 0).consumer_timeout_s * _HOLD
-        self._host = host
+        self.host = host
         self._channel = channel
         self._subscribers: dict[str, Subscriber] = {}
         self._failure = ""
@@ -176,7 +174,7 @@ class RabbitmqChannel:
     def _follow(self) -> None:
         """The way to RabbitMQ may be another one: go over to it, and let the old one end with what is under way on it."""
         try:
-            settings = RabbitmqSettings.read(self._host.settings)
+            settings = RabbitmqSettings.read(self.host.settings)
         except SettingsError as error:
             self._failure = str(error)
             if self._settings is not None:
@@ -186,7 +184,7 @@ class RabbitmqChannel:
         if settings == self._settings:
             return
         self._settings = settings
-        old, self._way = self._way, Way(self, self._channel, settings, self._host)
+        old, self._way = self._way, Way(self, self._channel, settings, self.host)
         self._way_known.set()
         if old is not None:
             task = asyncio.get_running_loop().create_task(self._retire(old), name=f"{self.name} retires")

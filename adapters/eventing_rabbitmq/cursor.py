@@ -8,7 +8,7 @@ and what was known of those that waited for another try is remembered, so that t
 import heapq
 import logging
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from eventing.bindings.amqp import decode, foreign_event
 from eventing.channels import Consumer, Lag, Order
@@ -30,23 +30,18 @@ __all__ = ["RabbitmqCursor"]
 
 logger = logging.getLogger(__name__)
 
-_ORIGIN_MAX: Final = 200
-_RECEIPT_DIGITS: Final = 19  # of a number of 64 bits
-
 
 class RabbitmqCursor(DurableCursor[RabbitmqLease]):
     """What the delivery worker talks to."""
 
     def __init__(self, channel: "RabbitmqChannel", subscriber: Subscriber, consumer: Consumer, order: Order) -> None:
-        super().__init__(consumer, channel.clock)
+        super().__init__(consumer, channel.host)
         self.subscriber = subscriber
         self.queue = channel.queue_of(subscriber)
         self.name = f"{channel.name}, Subscription {subscriber.name or subscriber.uid}"
         self.backlog = Backlog()
         self._channel = channel
         self._ordered = order is Order.SUBSCRIPTION
-        self._receipts = f"{channel.receipts}-".encode()
-        self._knows = channel.knows
         self._known: dict[int, RabbitmqLease] = {}  # by tag, in their order: all that are here and not acknowledged
         self._remembered = Remembered()
         self._out = 0
@@ -101,12 +96,7 @@ class RabbitmqCursor(DurableCursor[RabbitmqLease]):
             origin = b""
         lease.event = event
         lease.deliveries = max(lease.deliveries, lease.counted)
-        if origin.startswith(self._receipts):
-            digits = origin[len(self._receipts) :]
-            if digits.isdigit() and len(digits) < _RECEIPT_DIGITS and self._knows(number := int(digits)):
-                event.receipt = number
-                return
-        self._consumer.arrived(event, origin[:_ORIGIN_MAX].decode("ascii", "replace"))
+        self._met(event, origin)
 
     def settle(self, lease: RabbitmqLease) -> bool:
         if not lease.out:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from eventing.channels import Lease
+from eventing.channels import Budget, ChannelHost, Lease
 from eventing.cursors import DurableCursor
 from eventing.event import Event
 from eventing.testing.clock import VirtualClock
@@ -24,7 +24,7 @@ class Cursor(DurableCursor[Numbered]):
     """Hands out what was given back, the earliest first, whenever it is woken."""
 
     def __init__(self, clock: VirtualClock) -> None:
-        super().__init__(self, clock)
+        super().__init__(self, ChannelHost(Budget(1), clock))
         self.seen: list[tuple[float, int]] = []
         self.clock = clock
 

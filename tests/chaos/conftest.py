@@ -1,7 +1,7 @@
 """Rounds from seeds. A default run of the tests takes few, always the same; `make chaos` takes many new ones and says which.
 
 `make chaos ARGS='--seed 7 --rounds 50'`: the rounds of seed 7; round i of seed s is round 0 of seed s + i, so a failed one is
-repeated alone by its own seed. Only `make chaos` has a cluster of Kafka brokers.
+repeated alone by its own seed. Only `make chaos` has a cluster of RabbitMQ nodes.
 """
 
 import random
@@ -12,7 +12,7 @@ import pytest
 
 FEW = 3
 # Not part of a default run: a cluster of brokers takes as long to start as all else of such a test.
-_LONG: Final = {"test_kafka_cluster_faults.py", "test_rabbitmq_cluster_faults.py"}
+_LONG: Final = {"test_rabbitmq_cluster_faults.py"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -13,6 +13,7 @@ from tests.support.kafka.cluster import NODES, KafkaCluster
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(400)]
 
+FEW = 1  # a cluster takes long to start
 _PARTITIONS = 6
 _SAFE = {"default.topic.config.min.insync.replicas": "2"}
 

@@ -18,11 +18,11 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
-from tests.bench.configuring import ConfiguredMesh, Entrance, Silence, subscription_to  # noqa: E402
-from tests.bench.processes import MEMORY, memory_kib  # noqa: E402
-from tests.bench.report import grid  # noqa: E402
-from tests.bench.rounds import Latency, Range, Rig, latencies  # noqa: E402
-from tests.bench.systems import Case, System, python  # noqa: E402
+from tests.bench.configuring import ConfiguredMesh, Entrance, Silence, subscription_to
+from tests.bench.processes import MEMORY, memory_kib
+from tests.bench.report import grid
+from tests.bench.rounds import Latency, Range, Rig, latencies
+from tests.bench.systems import Case, System, python
 
 __all__ = ["BOUNDS"]
 

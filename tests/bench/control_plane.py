@@ -20,20 +20,20 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
-import aiohttp  # noqa: E402
+import aiohttp
 
-from eventing.kube import KubeClient  # noqa: E402
-from eventing.kube.cluster import Cluster, load_kubeconfig  # noqa: E402
-from eventing.resources.conditions import condition_of  # noqa: E402
-from eventing.resources.dataplane import DATA_PLANE, DATA_PLANE_NAMESPACE  # noqa: E402
-from eventing.resources.kinds import Object  # noqa: E402
-from eventing.resources.messaging import CHANNEL, SUBSCRIPTION  # noqa: E402
-from tests.bench.processes import MEMORY, command_line, cpu_ns, memory_kib  # noqa: E402
-from tests.bench.report import grid  # noqa: E402
-from tests.bench.rounds import Range  # noqa: E402
-from tests.bench.systems import MeshSystem  # noqa: E402
-from tests.support.manifests import CHANNEL as CHANNEL_YAML  # noqa: E402
-from tests.support.manifests import channel_object, subscription  # noqa: E402
+from eventing.kube import KubeClient
+from eventing.kube.cluster import Cluster, load_kubeconfig
+from eventing.resources.conditions import condition_of
+from eventing.resources.dataplane import DATA_PLANE, DATA_PLANE_NAMESPACE
+from eventing.resources.kinds import Object
+from eventing.resources.messaging import CHANNEL, SUBSCRIPTION
+from tests.bench.processes import MEMORY, command_line, cpu_ns, memory_kib
+from tests.bench.report import grid
+from tests.bench.rounds import Range
+from tests.bench.systems import MeshSystem
+from tests.support.manifests import CHANNEL as CHANNEL_YAML
+from tests.support.manifests import channel_object, subscription
 
 __all__ = ["section"]
 

@@ -16,14 +16,14 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
-from tests.bench.beside import GOAL, HEADINGS, SIZE, Beside, Compared, said, shown  # noqa: E402
-from tests.bench.configuring import ConfiguredMesh  # noqa: E402
-from tests.bench.report import grid  # noqa: E402
-from tests.bench.rounds import Range, Rig, Throughput, latencies, throughputs  # noqa: E402
-from tests.bench.systems import Case, System  # noqa: E402
-from tests.support.kafka.back_end import KAFKA  # noqa: E402
-from tests.support.kafka.broker import KafkaBroker  # noqa: E402
-from tests.support.reaper import Reaper  # noqa: E402
+from tests.bench.beside import GOAL, HEADINGS, SIZE, Beside, Compared, said, shown
+from tests.bench.configuring import ConfiguredMesh
+from tests.bench.report import grid
+from tests.bench.rounds import Range, Rig, Throughput, latencies, throughputs
+from tests.bench.systems import Case, System
+from tests.support.kafka.back_end import KAFKA
+from tests.support.kafka.broker import KafkaBroker
+from tests.support.reaper import Reaper
 
 __all__ = ["section"]
 

@@ -17,21 +17,21 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
-from pamqp import commands  # noqa: E402
+from pamqp import commands
 
-from eventing.errors import EventingError  # noqa: E402
-from eventing_rabbitmq.confirming import Confirming  # noqa: E402
-from eventing_rabbitmq.connection import Connection, connect  # noqa: E402
-from eventing_rabbitmq.frames import content_header  # noqa: E402
-from eventing_rabbitmq.settings import RabbitmqSettings  # noqa: E402
-from eventing_rabbitmq.url import read_url  # noqa: E402
-from tests.bench.beside import GOAL, HEADINGS, PATIENCE_S, SIZE, Beside, Compared, said  # noqa: E402
-from tests.bench.configuring import ConfiguredMesh  # noqa: E402
-from tests.bench.report import grid  # noqa: E402
-from tests.bench.rounds import Rig, Throughput  # noqa: E402
-from tests.support.rabbitmq.back_end import RABBITMQ, versions  # noqa: E402
-from tests.support.rabbitmq.broker import RabbitmqBroker  # noqa: E402
-from tests.support.reaper import Reaper  # noqa: E402
+from eventing.errors import EventingError
+from eventing_rabbitmq.confirming import Confirming
+from eventing_rabbitmq.connection import Connection, connect
+from eventing_rabbitmq.frames import content_header
+from eventing_rabbitmq.settings import RabbitmqSettings
+from eventing_rabbitmq.url import read_url
+from tests.bench.beside import GOAL, HEADINGS, PATIENCE_S, SIZE, Beside, Compared, said
+from tests.bench.configuring import ConfiguredMesh
+from tests.bench.report import grid
+from tests.bench.rounds import Rig, Throughput
+from tests.support.rabbitmq.back_end import RABBITMQ, versions
+from tests.support.rabbitmq.broker import RabbitmqBroker
+from tests.support.reaper import Reaper
 
 __all__ = ["section"]
 

@@ -17,10 +17,10 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":  # so that `python tests/bench/run.py` finds its siblings under their one name
     sys.path[0] = str(ROOT)
 
-from tests.bench import control_plane, kafka_channel, rabbitmq_channel, stages  # noqa: E402
-from tests.bench.bounds import BOUNDS  # noqa: E402
-from tests.bench.processes import command_line, memory_kib, peak_memory_kib  # noqa: E402
-from tests.bench.report import (  # noqa: E402
+from tests.bench import control_plane, kafka_channel, rabbitmq_channel, stages
+from tests.bench.bounds import BOUNDS
+from tests.bench.processes import command_line, memory_kib, peak_memory_kib
+from tests.bench.report import (
     BUDGET,
     LIMIT,
     METHOD,
@@ -34,8 +34,8 @@ from tests.bench.report import (  # noqa: E402
     table,
     verdict,
 )
-from tests.bench.rounds import Latency, Range, Rig, latencies, throughputs  # noqa: E402
-from tests.bench.systems import Case, FloorSystem, MeshSystem, System  # noqa: E402
+from tests.bench.rounds import Latency, Range, Rig, latencies, throughputs
+from tests.bench.systems import Case, FloorSystem, MeshSystem, System
 
 BURN_US = 20.0
 SYSTEMS = ("floor", "lean", "mesh", UNJOURNALED)
